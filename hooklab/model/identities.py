@@ -1,0 +1,143 @@
+"""The identities that relate a model's sites to each other and to its weights, as a table of small functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..records import Activations
+from . import linear
+from .ports import norm_gain
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Sides = tuple[Tensor, Tensor]
+
+
+class _View:
+    """Sites of one layer of one run, by name."""
+
+    def __init__(self, model: Model, acts: Activations, layer: int) -> None:
+        self.model, self.acts, self.layer = model, acts, layer
+        self.family = model.layout.family
+
+    def __getitem__(self, site: str) -> Tensor:
+        return self.acts[f"L{self.layer}.{site}"]
+
+    def role(self, name: str) -> Any:
+        return self.model.layout.role(self.layer, name)
+
+
+def _middle(v: _View) -> Sides:
+    return v["resid_pre"] + v["attn_out"], v["resid_mid"]
+
+
+def _end(v: _View) -> Sides:
+    if v.family.residual == "parallel":
+        return v["resid_pre"] + v["attn_out"] + v["mlp_out"], v["resid_post"]
+    return v["resid_mid"] + v["mlp_out"], v["resid_post"]
+
+
+def _chain(v: _View) -> Sides:
+    return v["resid_post"], v.acts[f"L{v.layer + 1}.resid_pre"]
+
+
+def _heads(v: _View) -> Sides:
+    total = v["result"].sum(2)
+    offset = linear.bias(v.role("o"))
+    total = total if offset is None else total + offset
+    norm = v.role("post_attn")
+    return (total if norm is None else _plain(norm, total)), v["attn_out"]
+
+
+def _weighted(v: _View) -> Sides:
+    group = v["pattern"].shape[1] // v["v"].shape[2]
+    values = v["v"].repeat_interleave(group, 2)
+    return torch.einsum("bhqk,bkhd->bqhd", v["pattern"].to(values.dtype), values), v["z"]
+
+
+def _rows(v: _View) -> Sides:
+    sums = v["pattern"].float().sum(-1)
+    ones = torch.ones_like(sums)
+    sink = getattr(v.role("attn"), "sinks", None)
+    return sums, torch.minimum(sums, ones) if sink is not None else ones
+
+
+def _past(v: _View) -> Sides:
+    future = torch.triu(v["pattern"].float(), diagonal=1)
+    return future, torch.zeros_like(future)
+
+
+def _softmax(v: _View) -> Sides:
+    return torch.softmax(v["scores"].float(), -1), v["pattern"]
+
+
+def _unrotated(v: _View) -> Sides:
+    return v["q"], v["rot_q"]
+
+
+def _neurons(v: _View) -> Sides:
+    out = _plain(v.role("down"), v["mlp_post"])
+    norm = v.role("post_mlp")
+    return (out if norm is None else _plain(norm, out)), v["mlp_out"]
+
+
+def _norm1(v: _View) -> Sides:
+    return _normalised(v, v["resid_pre"], "ln1")
+
+
+def _norm2(v: _View) -> Sides:
+    return _normalised(v, v["resid_pre"] if v.family.residual == "parallel" else v["resid_mid"], "ln2")
+
+
+def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
+    norm, kind = v.role(site), v.family.norm
+    x = stream.float()
+    centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
+    out = centred / v[site + "_scale"] * norm_gain(norm, kind)
+    offset = getattr(norm, "bias", None)
+    return (out if offset is None else out + offset.float()), v[site]
+
+
+_TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Model], bool]], ...] = (
+    ("resid_pre + attn_out = resid_mid", ("resid_pre", "attn_out", "resid_mid"), _middle, lambda m: True),
+    ("the block's parts add up to resid_post", ("attn_out", "mlp_out", "resid_post"), _end,
+     lambda m: m.layout.family.residual != "post"),
+    ("norm of the stream = ln1", ("resid_pre", "ln1_scale", "ln1"), _norm1, lambda m: True),
+    ("norm of the stream = ln2", ("ln2_scale", "ln2"), _norm2, lambda m: True),
+    ("q = rot_q (no rotation)", ("q", "rot_q"), _unrotated, lambda m: not m.layout.family.rotary),
+    ("softmax of scores = pattern", ("scores", "pattern"), _softmax,
+     lambda m: not hasattr(m.layout.role(0, "attn"), "sinks")),
+    ("rows of pattern sum to one", ("pattern",), _rows, lambda m: True),
+    ("no attention to the future", ("pattern",), _past, lambda m: m.facts.causal),
+    ("pattern · v = z", ("pattern", "v", "z"), _weighted, lambda m: True),
+    ("sum of result + b_O = attn_out", ("attn_out", "result"), _heads, lambda m: True),
+    ("W_out mlp_post + b = mlp_out", ("mlp_out", "mlp_post"), _neurons, lambda m: True),
+)
+
+
+def identities(model: Model, acts: Activations) -> Iterator[tuple[str, tuple[str, ...], float | None, str]]:
+    """(name, sites, largest error over layers, note) for every identity that applies to the model."""
+    from .verify import _error
+
+    for name, sites, sides, applies in _TABLE:
+        lacking = [site for site in sites if model.layout.missing(site)]
+        if lacking or not applies(model):
+            continue
+        errors = [_error(*sides(_View(model, acts, layer))) for layer in range(model.facts.n_layers)]
+        yield name, sites, max(errors), ""
+    if model.facts.n_layers > 1:
+        errors = [_error(*_chain(_View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
+        yield "resid_post = next resid_pre", ("resid_pre", "resid_post"), max(errors), ""
+    if not model.layout.missing("ln_final") and not model.layout.missing("logits"):
+        yield "unembed(ln_final) = logits", ("ln_final", "logits"), _error(
+            model.layout.unembed(acts["ln_final"]), acts["logits"]), ""
+
+
+def _plain(module: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module(x)

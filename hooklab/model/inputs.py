@@ -1,0 +1,214 @@
+"""Whatever a user calls a prompt, made into what one forward pass takes.
+
+Text, several texts, token ids, encodings, chat messages and text with images all become a `Prompt`: `Tokens` (the
+unpadded sequences that selectors count on) and the extra tensors that go with them. Prompts of several invokes are
+merged into one padded batch; padding is on the left for models that predict the next token, with positions counted
+from each sequence's first real token, so that a ragged batch computes what its rows compute alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import PromptError
+from ..tokens import Tokens
+from .layout import Layout
+
+TENSORS = ("pixel_values", "image_sizes", "token_type_ids", "pixel_attention_mask", "mm_token_type_ids")
+INPUT_NAMES = frozenset({"input_ids", "attention_mask", "inputs_embeds", "images", "position_ids", *TENSORS})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One or several examples, ready to be batched.
+
+    Attributes:
+        tokens: The unpadded sequences; None when the input is embeddings.
+        extras: Further tensors for the forward pass, each with the batch on its first axis.
+        size: Number of examples.
+    """
+
+    tokens: Tokens | None
+    extras: dict[str, Any] = field(default_factory=dict)
+    size: int = 1
+
+
+class Reader:
+    """Turns user input into prompts for one model."""
+
+    def __init__(self, layout: Layout, tokenizer: Any = None, processor: Any = None) -> None:
+        self.layout = layout
+        self.tokenizer = tokenizer
+        self.processor = processor
+        parameters = inspect.signature(type(layout.hf).forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        self.takes_mask = "attention_mask" in parameters
+        self.side = "left" if layout.facts.causal else "right"
+        config = layout.hf.config
+        image = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        self.image_ids = frozenset() if image is None else frozenset({int(image)})
+
+    def read(self, prompt: Any = None, **kwargs: Any) -> Prompt:
+        """Make a prompt of user input; see the module docstring for what is accepted.
+
+        Raises:
+            PromptError: an empty prompt, unknown token ids, more tokens than the model has positions, text without a
+                tokenizer, images without a processor.
+        """
+        if isinstance(prompt, Prompt):
+            return prompt
+        if kwargs.get("images") is not None:
+            return self._checked(self._with_images(prompt, kwargs["images"]))
+        if prompt is None and kwargs.get("inputs_embeds") is not None:
+            extras = {k: v for k, v in kwargs.items() if v is not None}
+            return Prompt(None, extras, kwargs["inputs_embeds"].shape[0])
+        extras = {name: kwargs[name] for name in TENSORS if kwargs.get(name) is not None}
+        if prompt is None:
+            prompt = kwargs.get("input_ids")
+        if isinstance(prompt, Mapping) or hasattr(prompt, "input_ids"):
+            return self._checked(self._from_encoding(prompt, extras))
+        if isinstance(prompt, Tokens):
+            return self._checked(Prompt(prompt, extras, len(prompt)))
+        tokens = self._tokens(prompt, kwargs.get("attention_mask"))
+        return self._checked(Prompt(tokens, extras, len(tokens)))
+
+    def tokens(self, prompt: Any, **kwargs: Any) -> Tokens:
+        """The tokens of a prompt."""
+        tokens = self.read(prompt, **kwargs).tokens
+        if tokens is None:
+            raise PromptError("Embeddings have no tokens.")
+        return tokens
+
+    def batch(self, prompts: Sequence[Prompt], *, generating: bool) -> dict[str, Any]:
+        """The keyword arguments of one forward pass over all prompts."""
+        if any(p.tokens is None for p in prompts):
+            if len(prompts) > 1:
+                raise PromptError("Embeddings cannot be batched with other prompts; run them in a trace of their own.")
+            return dict(prompts[0].extras)
+        tokens = merge(prompts)
+        pad_id = self._pad_id()
+        ids, mask = tokens.pad(self.side, pad_id)
+        inputs: dict[str, Any] = {"input_ids": ids}
+        if self.takes_mask:
+            inputs["attention_mask"] = mask
+        ragged = not bool(mask.all())
+        if ragged and self.side == "left" and self.takes_positions and not generating:
+            inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side))
+        inputs.update(self._merge_extras(prompts))
+        return inputs
+
+    # Kinds of input ---------------------------------------------------------------------------------------------
+
+    def _tokens(self, prompt: Any, mask: Tensor | None) -> Tokens:
+        if prompt is None:
+            raise PromptError("There is no prompt: pass text, token ids, an encoding or chat messages.")
+        if isinstance(prompt, str):
+            return self._encode([prompt])
+        if isinstance(prompt, Tensor):
+            ids = prompt if prompt.ndim == 2 else prompt.reshape(1, -1)
+            return Tokens.from_ids(ids.tolist(), self.tokenizer, None if mask is None else mask.tolist(),
+                                   image_token_ids=self.image_ids)
+        items = list(prompt)
+        if not items:
+            raise PromptError("The prompt is empty.")
+        if all(isinstance(item, str) for item in items):
+            return self._encode(items)
+        if all(isinstance(item, Mapping) for item in items):
+            return self._chat(items)
+        if all(isinstance(item, Tensor) for item in items):
+            items = [item.tolist() for item in items]
+        if all(isinstance(item, int) for item in items):
+            items = [items]
+        if all(isinstance(item, Sequence) and all(isinstance(i, int) for i in item) for item in items):
+            return Tokens.from_ids(items, self.tokenizer, image_token_ids=self.image_ids)
+        kinds = ", ".join(sorted({type(item).__name__ for item in items}))
+        raise PromptError(f"A prompt cannot be made of {kinds}; pass text, lists of text, token ids, an encoding, or "
+                          f"chat messages ({{'role': …, 'content': …}}).")
+
+    def _encode(self, texts: list[str], *, special: bool = True) -> Tokens:
+        if self.tokenizer is None:
+            raise PromptError("This model was opened without a tokenizer, so it takes token ids, not text. Pass ids, or "
+                              "open it with hl.load(module, tokenizer=...).")
+        return Tokens.encode(self.tokenizer, texts, add_special_tokens=special, image_token_ids=self.image_ids)
+
+    def _chat(self, messages: list[Mapping[str, Any]]) -> Tokens:
+        if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
+            raise PromptError("Chat messages need a tokenizer with a chat template, which this model's has not. Pass "
+                              "the conversation as text.")
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self._encode([text], special=False)
+
+    def _from_encoding(self, encoding: Any, extras: dict[str, Any]) -> Prompt:
+        encoding = dict(encoding)
+        tokens = Tokens.from_encoding(encoding, self.tokenizer, image_token_ids=self.image_ids)
+        known = {name: encoding[name] for name in TENSORS if encoding.get(name) is not None}
+        padded = torch.as_tensor(encoding["input_ids"]).shape[-1] != tokens.width if known else False
+        if padded:
+            raise PromptError("An encoding with images must not be padded wider than its longest example.")
+        return Prompt(tokens, {**known, **extras}, len(tokens))
+
+    def _with_images(self, prompt: Any, images: Any) -> Prompt:
+        if self.processor is None:
+            raise PromptError("Images need the model's processor: open it with hl.load(module, processor=...) or from "
+                              "a folder that holds one.")
+        text = [prompt] if isinstance(prompt, str) else list(prompt)
+        encoding = self.processor(text=text, images=images, return_tensors="pt", padding=True,
+                                  padding_side=self.side)
+        return self._from_encoding(encoding, {})
+
+    # Checks and merging -----------------------------------------------------------------------------------------
+
+    def _checked(self, prompt: Prompt) -> Prompt:
+        tokens, facts = prompt.tokens, self.layout.facts
+        if tokens is None:
+            return prompt
+        for example, ids in enumerate(tokens.ids):
+            where = f" (prompt {example})" if len(tokens.ids) > 1 else ""
+            if not ids:
+                raise PromptError(f"The prompt is empty{where}: there is no token to run.")
+            if self.layout.family.pos_embed and facts.n_ctx and len(ids) > facts.n_ctx:
+                raise PromptError(f"The prompt has {len(ids)} tokens{where}, but this model has {facts.n_ctx} "
+                                  f"positions.")
+            size = self.layout.hf.get_input_embeddings().weight.shape[0]
+            if max(ids) >= size or min(ids) < 0:
+                raise PromptError(f"Token id {max(ids) if max(ids) >= size else min(ids)}{where} is outside the "
+                                  f"vocabulary of {size}.")
+        return prompt
+
+    def _pad_id(self) -> int:
+        for source in (self.tokenizer, self.layout.config):
+            for name in ("pad_token_id", "eos_token_id"):
+                found = getattr(source, name, None)
+                if isinstance(found, int) and found >= 0:
+                    return found
+        return 0
+
+    def _merge_extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        names = {name for p in prompts for name in p.extras}
+        merged: dict[str, Any] = {}
+        for name in names:
+            parts = [p.extras[name] for p in prompts if name in p.extras]
+            if name not in ("pixel_values", "image_sizes") and len(parts) != len(prompts):
+                raise PromptError(f"Some prompts of the batch have {name} and some have not.")
+            merged[name] = torch.cat([torch.as_tensor(part) for part in parts])
+        return merged
+
+
+def merge(prompts: Sequence[Prompt]) -> Tokens:
+    """The tokens of several prompts as one batch."""
+    parts = [p.tokens for p in prompts if p.tokens is not None]
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    rows = {}
+    for part in fields(Tokens):
+        values = [getattr(tokens, part.name) for tokens in parts]
+        if part.name != "padding_side":
+            rows[part.name] = None if any(v is None for v in values) else tuple(row for v in values for row in v)
+    return replace(first, **rows)

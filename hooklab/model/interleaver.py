@@ -1,0 +1,278 @@
+"""The one place where hooklab touches nnsight's engine: every site is served here, to blocks and to plans alike.
+
+nnsight hands every module's input and output to `Interleaver.handle` under a location name. This subclass adds two
+things. Sites: at a native location, each port that somebody waits for is cut out, offered under its own location and
+put back if it changed. Callbacks: a plan registers functions by location, with no block, no source text and no order
+to keep. Everything that a run changes (attention, grad mode, parameters' flags) is set on entry and comes back on
+exit, also after an exception or an interrupt.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnsight.intervention.interleaver import EarlyStopException, Interleaver, OutOfOrderError, dangling_unwind
+from torch import Tensor
+
+from ..errors import HooklabError, HooklabWarning, TraceError, WriteError
+from .attention import Inline, attending
+from .layout import Layout
+from .ports import Port
+
+Callback = Callable[[Tensor, int], "Tensor | None"]
+EarlyStop = EarlyStopException
+
+
+class OrderError(TraceError, OutOfOrderError):
+    """A value asked for after the model had gone past it."""
+
+
+@dataclass
+class Handed:
+    """A tensor that a block was given, to notice a change that comes too late."""
+
+    tensor: weakref.ref[Tensor]
+    version: int
+    address: str
+
+
+class SiteInterleaver(Interleaver):
+    """nnsight's interleaver with sites, callbacks and a run's clean-up."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.lock = threading.RLock()
+        self.grad: bool | str = False
+        self.callbacks: dict[str, list[Callback]] = {}
+        self.addresses = {port.location: port.address for port in layout.all_ports}
+        self.by_source: dict[str, tuple[Port, ...]] = {}
+        for port in layout.all_ports:
+            if port.source is not None:
+                self.by_source[port.source] = (*self.by_source.get(port.source, ()), port)
+        self.block_inputs = {port.source for port in layout.all_ports if port.site == "resid_pre"}
+        inline = layout.family.attention == "inline"
+        self.inline = {layout.native(layout.role(i, "attn")): layout.attention_ports[id(layout.role(i, "attn"))]
+                       for i in range(layout.facts.n_layers)} if inline else {}
+        self.leaf = layout.native(layout.module(layout.base, layout.family.embed)) + ".output"
+        self.refused: dict[str, str] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self.serving = 0
+        self.batch = 1
+        self.base: dict[str, int] = {}
+        self.corrections: dict[str, list[Callable[[Any], Any]]] = {}
+        self.handed: list[Handed] = []
+        self.last = ""
+        self.failure: BaseException | None = None
+        self._mode: Inline | None = None
+
+    # A run's life -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> SiteInterleaver:
+        self._reset()
+        self.base = dict(self.counts)
+        self._stack = ExitStack()
+        try:
+            self._stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+            torch.set_grad_enabled(bool(self.grad))
+            if self.grad and self.grad != "weights":
+                self._freeze()
+            self._stack.enter_context(attending(self.layout, self))
+            super().__enter__()
+        except BaseException:
+            self._stack.close()
+            raise
+        self.busy = self.busy or bool(self.callbacks)
+        return self
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> bool:
+        try:
+            return super().__exit__(exc_type, exc_value, traceback)
+        finally:
+            self._leave_inline()
+            self._stack.close()
+
+    def _freeze(self) -> None:
+        """Gradients are wanted for activations: keep parameters out of the graph for the length of the run."""
+        for parameter in self.layout.hf.parameters():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+                self._stack.callback(parameter.requires_grad_, True)
+
+    def check_dangling_mediators(self) -> None:
+        """Say which site was asked for too late, and what to do; warn of edits that came too late to matter."""
+        for mediator in self.mediators:
+            if not mediator.alive:
+                continue
+            error, expected = dangling_unwind(mediator)
+            if isinstance(error, OutOfOrderError) and expected is None:
+                error = OrderError(self._too_late(mediator.pending.provider))
+            try:
+                mediator.worker.throw(error)
+            except BaseException as thrown:
+                if expected is None or thrown is not error:
+                    raise
+                warnings.warn(expected, stacklevel=2)
+        self._warn_of_late_edits()
+
+    def _too_late(self, location: str) -> str:
+        name = self.addresses.get(location, location)
+        after = f" after {self.last}" if self.last and self.last != name else ""
+        return (f"{name} was asked for{after}, but the model had already gone past it (or never came by). Inside a "
+                f"trace, read and write in the order of the forward pass: put {name} before {self.last or 'the rest'}; "
+                f"or use model.capture(...), where order does not matter.")
+
+    def _warn_of_late_edits(self) -> None:
+        for handed in self.handed:
+            tensor = handed.tensor()
+            if tensor is not None and tensor._version != handed.version:
+                warnings.warn(
+                    f"{handed.address} was changed in place after the model had gone past it, so the run did not see "
+                    f"the change. Write before you read a later site; to compute with a copy, use x.clone().",
+                    HooklabWarning, stacklevel=2)
+
+    # Serving ----------------------------------------------------------------------------------------------------
+
+    def handle(self, provider: str, value: Any) -> Any:
+        """Serve a native location, then every site that it carries."""
+        if provider in self.block_inputs:
+            self.batch = self._batch_of(value)
+        if provider == self.leaf and self.grad and self.grad != "weights":
+            value = value.detach().requires_grad_()
+        if provider == self.leaf:
+            self.batch = value.shape[0]
+        if self.inline and provider.endswith(".input") and provider[:-6] in self.inline:
+            self._enter_inline(provider[:-6])
+        for correct in self.corrections.pop(provider, ()):
+            value = correct(value)
+        value = self._guarded(provider, value)
+        for port in self.by_source.get(provider, ()):
+            value = self.serve(port, value)
+        if self._mode is not None and provider.endswith(".output") and provider[:-7] in self.inline:
+            self._leave_inline()
+        return value
+
+    def _guarded(self, provider: str, value: Any) -> Any:
+        """nnsight's own serving; a name that was waited for is remembered for error messages."""
+        if provider in self.parked:
+            self.last = self.addresses.get(provider, provider)
+        self.serving += 1
+        try:
+            return super().handle(provider, value)
+        finally:
+            self.serving -= 1
+
+    def wants(self, *ports: Port) -> bool:
+        """Whether anybody waits for one of the ports."""
+        return any(port.location in self.parked or port.location in self.callbacks for port in ports)
+
+    def pass_by(self, *ports: Port) -> None:
+        """Count a visit that nobody waited for, so that later steps are numbered right."""
+        for port in ports:
+            self.counts[port.location] = self.counts.get(port.location, 0) + 1
+
+    def serve(self, port: Port, value: Any) -> Any:
+        """Offer a port's tensor to whoever waits for it; return the native value, changed if they changed it.
+
+        What is handed out is always a copy: it stays the caller's, whatever the model later does in place, and a
+        change to it (in place or by assignment) is noticed and put back.
+        """
+        if not self.wants(port):
+            self.pass_by(port)
+            return value
+        raw = port.take(value)
+        flat = raw.ndim == len(port.axes) - 1  # some blocks fold batch and pos into one axis
+        old = raw.unflatten(0, (self.batch, -1)) if flat else raw
+        if port.axes[0] == "batch" and old.shape[0] == 1 < self.batch:
+            old = old.expand(self.batch, *old.shape[1:])  # positions are embedded once for all examples
+        mine = old.clone()
+        version = None if mine.is_inference() else mine._version
+        new = self._offer(port, mine, self.counts.get(port.location, 0) - self.base.get(port.location, 0))
+        untouched = new is mine and version is not None and mine._version == version
+        if not (torch.is_grad_enabled() and mine.requires_grad and untouched):
+            if untouched:
+                return value
+            check_write(port.address, port.axes, new, old)
+            if not torch.is_grad_enabled() and torch.equal(new, old):
+                return value
+        new = new.clone()  # the model may go on to change it in place; the caller keeps the original
+        if port.later is not None:
+            self.corrections.setdefault(port.later, []).append(port.correct(value, old, new))
+            return value
+        return port.put(value, new.flatten(0, 1) if flat else new)
+
+    def _offer(self, port: Port, mine: Tensor, step: int) -> Tensor:
+        new = mine
+        for callback in self.callbacks.get(port.location, ()):
+            changed = callback(new, step)
+            new = new if changed is None else changed
+        if port.location in self.parked:
+            new = self._guarded(port.location, new)
+            if not new.is_inference():
+                self.handed.append(Handed(weakref.ref(mine), mine._version, port.address))
+        else:
+            self.pass_by(port)
+        return new
+
+    @staticmethod
+    def _batch_of(value: Any) -> int:
+        args, kwargs = value
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return hidden.shape[0]
+
+    # Inline attention -------------------------------------------------------------------------------------------
+
+    def _enter_inline(self, path: str) -> None:
+        facts = self.layout.facts
+        self._mode = Inline(self, self.inline[path], facts.n_heads, facts.n_kv_heads)
+        self._mode.__enter__()
+
+    def _leave_inline(self) -> None:
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)
+            self._mode = None
+
+
+def check_write(address: str, axes: tuple[str, ...], new: Any, old: Tensor) -> None:
+    """Refuse a value that could not stand where `old` stands.
+
+    Raises:
+        WriteError: not a tensor, another shape, or another device.
+    """
+    if not isinstance(new, Tensor):
+        raise WriteError(f"{address} can only be replaced by a tensor, not {type(new).__name__}. To fill it with a "
+                         f"number, write into it: `{address.split('.')[-1]}[:] = {new!r}`.")
+    if new.shape != old.shape:
+        raise WriteError(f"{address} has shape {shape_text(old, axes)}; the value written has {list(new.shape)}.")
+    if new.device != old.device:
+        raise WriteError(f"{address} lives on {old.device}; the value written is on {new.device}.")
+
+
+def shape_text(tensor: Tensor, axes: tuple[str, ...]) -> str:
+    """A shape with its axis names: `[batch 1, pos 7, d_model 64]`."""
+    return "[" + ", ".join(f"{axis} {size}" for axis, size in zip(axes, tensor.shape, strict=False)) + "]"
+
+
+def self_test() -> None:
+    """Check that the installed nnsight still has what this file builds on.
+
+    Raises:
+        HooklabError: it does not; the message names the version.
+    """
+    import nnsight
+
+    needed = ("handle", "check_dangling_mediators", "cancel", "reindex", "__enter__", "__exit__")
+    fresh = Interleaver()
+    missing = [name for name in needed if not hasattr(fresh, name)]
+    missing += [name for name in ("parked", "counts", "busy", "mediators", "interleaving") if not hasattr(fresh, name)]
+    if missing:
+        raise HooklabError(f"nnsight {nnsight.__version__} lacks {', '.join(missing)}; hooklab needs nnsight>=0.8.1,<0.9.")

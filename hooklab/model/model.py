@@ -1,0 +1,237 @@
+"""A model taken apart: the object that `hl.load` returns.
+
+It wraps a Hugging Face module without changing it: the module's weights, tokenizer, attention implementation and
+gradient flags are the user's, and `close()` (or the end of a `with`) takes hooklab's instrumentation out again.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nnsight.intervention.envoy import Envoy
+from torch import nn
+
+from ..errors import ModelError, SiteNameError, TraceError, did_you_mean
+from ..sites import LAYER_SITES, MODEL_SITES
+from ..tokens import Tokens
+from .envoys import Block, Layers, SiteProperty
+from .inputs import Prompt, Reader
+from .interleaver import SiteInterleaver, self_test
+from .layout import Facts, Layout
+from .sitetable import SiteTable
+from .tracer import HookTracer, make_source_findable
+
+if TYPE_CHECKING:
+    from ..records import Activations
+    from .verify import Report
+    from .weights import Weights
+
+
+class Root(Envoy):
+    """The top of nnsight's tree: what turns prompts into the arguments of one forward pass."""
+
+    reader: Reader
+
+    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
+        return sum(item.size for item in inputs if isinstance(item, Prompt))
+
+    def _batch(self, invokes: list[tuple[Any, ...]], fn: Any) -> tuple[tuple[()], dict[str, Any]]:
+        merged: dict[str, Any] = {}
+        for _, kwargs in invokes:
+            merged.update(kwargs)
+        prompts = [item for inputs, _ in invokes for item in inputs]
+        return (), {**self.reader.batch(prompts, generating=fn == "generate"), **merged}
+
+
+class Model:
+    """A Hugging Face model whose every activation has a name.
+
+    Attributes:
+        hf: The Hugging Face module.
+        tokenizer: Its tokenizer, or None.
+        processor: Its processor for images and text, or None.
+        facts: Sizes: n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab, n_ctx, family, causal.
+        layers: The blocks; each has the sites of a layer as attributes.
+        sites: Table of sites, which of them this model has, and why it lacks the others.
+
+    Example:
+        >>> import hooklab as hl
+        >>> model = hl.load("lab")
+        >>> with model.trace("When Mary and John went to the store, John gave a drink to") as t:
+        ...     stream = model.layers[1].resid_post.save()
+        ...     logits = model.logits.save()
+        >>> tuple(stream.shape) == (1, t.tokens.width, model.facts.d_model)
+        True
+    """
+
+    path = "model"
+
+    def __init__(self, hf: nn.Module, tokenizer: Any = None, processor: Any = None) -> None:
+        self_test()
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.layout = Layout(hf)
+        self.interleaver = SiteInterleaver(self.layout)
+        self.reader = Reader(self.layout, tokenizer, processor)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*submodule named.*")
+            self._root = Root(hf, interleaver=self.interleaver,
+                              envoys={type(block): Block for block in self.layout.blocks})
+        self._root.reader = self.reader
+        self.layers = Layers([self._envoy(block) for block in self.layout.blocks])
+        self._weights: Weights | None = None
+
+    # What it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> Facts:
+        """Sizes of the model."""
+        return self.layout.facts
+
+    @property
+    def sites(self) -> SiteTable:
+        """Every site: its axes, its meaning, whether this model has it."""
+        return SiteTable(self.layout, self.interleaver.refused)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter lives."""
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the embedding matrix."""
+        return self.hf.get_input_embeddings().weight.dtype
+
+    @property
+    def W(self) -> Weights:
+        """Standardised weights: `model.W.Q[3, 2]`, `model.W.OV(3, 2)`."""
+        from .weights import Weights
+
+        if self._weights is None:
+            self._weights = Weights(self.layout)
+        return self._weights
+
+    def tokens(self, prompt: Any, **kwargs: Any) -> Tokens:
+        """The tokens of a prompt (text, texts, ids, encoding, chat): what every position selector counts on.
+
+        Raises:
+            PromptError: the prompt is empty, too long or of a kind that this model cannot take.
+        """
+        return self.reader.tokens(prompt, **kwargs)
+
+    # Running it -------------------------------------------------------------------------------------------------
+
+    def trace(self, *prompt: Any, grad: bool | str = False, **kwargs: Any) -> HookTracer:
+        """Run the model with a block of code looking in: `with model.trace(prompt) as t:`.
+
+        Args:
+            prompt: Text, list of texts, token ids, encoding, chat messages; nothing when the block holds
+                `with t.invoke(prompt):` blocks, which share one forward pass.
+            grad: Keep gradients of activations (`True`), or of parameters too (`"weights"`). Off by default.
+            kwargs: Further inputs (`images=`, `attention_mask=`) and arguments of the model's forward.
+
+        Raises:
+            PromptError: for a prompt that the model cannot take.
+            TraceError: when called inside a running trace of the same model.
+        """
+        self._ready(sys._getframe(1))
+        return HookTracer(self._root, "__call__", *prompt, reader=self.reader, grad=grad, **kwargs)
+
+    def generate(self, *prompt: Any, **kwargs: Any) -> Any:
+        """Generate token by token, with or without a block looking in.
+
+        As a context (`with model.generate(prompt, max_new_tokens=3) as t:`) values are read step by step under
+        `for step in t.iter[:3]:` and `t.result` is the ids, [batch pos]. Called plainly it returns the ids.
+        Keyword arguments are those of transformers' `generate`.
+        """
+        from nnsight.tracing.tracer import WithBlockNotFoundError
+
+        self._ready(sys._getframe(1))
+        tracer = HookTracer(self._root, "generate", *prompt, reader=self.reader, **kwargs)
+        try:
+            tracer.capture()
+        except WithBlockNotFoundError:
+            from ..runtime.trace import plain
+
+            return plain(self, "generate", *tracer.args, **tracer.kwargs)
+        return tracer
+
+    def capture(self, prompt: Any, sites: str | Iterable[str], *,
+                edits: Mapping[str, Callable[..., Any]] | None = None, at: Any = None, grad: bool = False,
+                **kwargs: Any) -> Activations:
+        """Run once and return the values of sites, in any order, without a block; see `hooklab.runtime.trace`."""
+        from ..runtime.trace import capture
+
+        return capture(self, prompt, sites, edits=edits, at=at, grad=grad, **kwargs)
+
+    def verify(self, prompt: Any = None) -> Report:
+        """Check every site's identities and write laws on a dozen tokens; see `hooklab.model.verify`."""
+        from .verify import verify
+
+        return verify(self, prompt)
+
+    def _ready(self, frame: Any) -> None:
+        """Refuse what cannot run, before anything starts; `frame` is the caller's, whose block will be read."""
+        self._ready_to_run()
+        make_source_findable(frame)
+
+    def _ready_to_run(self) -> None:
+        if self.interleaver.interleaving and self.interleaver.lock._is_owned():
+            raise TraceError("This model is already running a trace; a trace of the same model cannot be opened inside "
+                             "it. Use t.invoke(...) for more prompts, or end the outer block first.")
+        if any(p.device.type == "meta" for p in self.hf.parameters()):
+            raise ModelError("This model's weights are on the meta device: it has sizes but no numbers. Load it with "
+                             "weights (hl.load without device='meta') to run it.")
+
+    # Ends -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take hooklab's and nnsight's instrumentation out of the module, which is then as it was before."""
+        for module in self.hf.modules():
+            if "__nnsight__" in module.__dict__:
+                del module.__dict__["__nnsight__"]
+                module.__dict__.pop("forward", None)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    # Names that are not ours are nnsight's ---------------------------------------------------------------------
+
+    def _envoy(self, module: nn.Module) -> Any:
+        return self.interleaver.envoys[id(module)]
+
+    def __getattr__(self, name: str) -> Any:
+        root = self.__dict__.get("_root")
+        if root is None or name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return getattr(root, name)
+        except AttributeError:
+            pass
+        if name in LAYER_SITES:
+            raise SiteNameError(f"{name} is a site of a layer: model.layers[0].{name}.")
+        raise SiteNameError(f"A model has no {name!r}." + did_you_mean(name, (*MODEL_SITES, *LAYER_SITES, *dir(type(self)))))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_root" in self.__dict__ and not hasattr(type(self), name) and name not in self.__dict__:
+            setattr(self.__dict__["_root"], name, value)  # e.g. model.output = …, nnsight's own
+        else:
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        return (f"Model({facts.family}: {facts.n_layers} layers × {facts.n_heads} heads, d_model {facts.d_model}, "
+                f"vocabulary {facts.d_vocab}, {str(self.dtype).removeprefix('torch.')} on {self.device})")
+
+
+for _site in MODEL_SITES:
+    setattr(Model, _site, SiteProperty(_site))

@@ -1,0 +1,129 @@
+"""The tracer behind `with model.trace(...):` and `with model.generate(...):`, nnsight's with hooklab's manners."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nnsight.intervention.tracer import Invoker, InterleavingTracer
+from nnsight.tracing.globals import BLOCKS, SOURCES
+
+from ..errors import TraceError
+from ..tokens import Tokens
+from .inputs import INPUT_NAMES, Reader, merge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MTIMES: dict[str, float] = {}
+
+
+class HookTracer(InterleavingTracer):
+    """A trace: `tokens` are its tokens, `at(selector)` indexes the positions of a value."""
+
+    def __init__(self, envoy: Any, fn: Any, *args: Any, reader: Reader, grad: bool | str = False, backend: Any = None,
+                 **kwargs: Any) -> None:
+        self.reader = reader
+        self.grad = grad
+        given = {name: kwargs.pop(name) for name in tuple(kwargs) if name in INPUT_NAMES}
+        prompts = (reader.read(*args, **given),) if args or given else ()
+        self._prompts = list(prompts)
+        super().__init__(envoy, fn, *prompts, backend=backend, **kwargs)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of every prompt of the trace, unpadded."""
+        return merge(self._prompts)
+
+    def at(self, selector: Any) -> tuple[Tensor, Tensor]:
+        """Index of the selected positions: `h[t.at("last")]` is [examples × positions, d_model].
+
+        The selector is resolved for each example on its unpadded sequence, so padding never shifts it.
+        """
+        from ..positions import columns
+
+        found = columns(selector, self.tokens)
+        rows = [row for row, picked in enumerate(found) for _ in picked]
+        return torch.tensor(rows), torch.tensor([column for picked in found for column in picked])
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Invoker:
+        """One more prompt in the same forward pass; the block below sees only its rows."""
+        given = {name: kwargs.pop(name) for name in tuple(kwargs) if name in INPUT_NAMES}
+        if not args and not given:
+            return super().invoke(**kwargs)
+        prompt = self.reader.read(*args, **given)
+        self._prompts.append(prompt)
+        return super().invoke(prompt, **kwargs)
+
+    def execute(self, code: CodeType) -> None:
+        """Run the block with the model locked, gradients off unless asked for."""
+        interleaver = self.envoy.interleaver
+        with interleaver.lock:
+            interleaver.grad = self.grad
+            try:
+                super().execute(code)
+            except RuntimeError as error:
+                if "does not require grad" in str(error) and not self.grad:
+                    error.add_note("This trace keeps no gradients. Open it with model.trace(..., grad=True).")
+                raise
+            finally:
+                interleaver.grad = False
+
+
+def make_source_findable(frame: FrameType) -> None:
+    """See to it that nnsight reads the block that is about to run, not an older one and not nothing.
+
+    An interactive session keeps its lines in readline's history only, and a file that was edited and reloaded would
+    otherwise be traced as it was first seen.
+    """
+    filename = frame.f_code.co_filename
+    if filename == "<stdin>":
+        _from_history(frame)
+        return
+    if filename.startswith("<"):
+        return
+    try:
+        changed = os.stat(filename).st_mtime
+    except OSError:
+        return
+    if _MTIMES.setdefault(filename, changed) != changed:
+        _MTIMES[filename] = changed
+        linecache.checkcache(filename)
+        _forget(filename)
+
+
+def _forget(filename: str) -> None:
+    SOURCES.pop(filename, None)
+    for key in [key for key in BLOCKS if key[0] == filename]:
+        del BLOCKS[key]
+
+
+def _from_history(frame: FrameType) -> None:
+    """Recover the statement being typed at a plain Python prompt."""
+    lines = _history()
+    needed = frame.f_lineno
+    for start in range(len(lines) - 1, -1, -1):
+        candidate = lines[start:]
+        header = candidate[needed - 1].lstrip() if len(candidate) >= needed else ""
+        if header.startswith("with ") and not candidate[0][:1].isspace():
+            _forget("<stdin>")
+            text = [line + "\n" for line in candidate]
+            linecache.cache["<stdin>"] = (sum(map(len, text)), None, text, "<stdin>")
+            return
+    raise TraceError("Python keeps no source of what is typed here, and a trace needs the source of its block. Use "
+                     "IPython or a notebook, put the block into a file, or call model.capture(...).")
+
+
+def _history() -> list[str]:
+    if not hasattr(sys, "ps1"):
+        return []
+    try:
+        import readline
+    except ImportError:
+        return []
+    size = readline.get_current_history_length()
+    return [readline.get_history_item(i) or "" for i in range(max(1, size - 200), size + 1)]

@@ -1,0 +1,266 @@
+"""`model.verify()`: proof by arithmetic that every site is what its name says, on this very model.
+
+Two kinds of checks on a dozen tokens, five forward passes in all. *Identities* relate what is read: the stream adds
+up, `pattern · v = z`, rows of attention sum to one. *Write laws* concern what is written: writing back what was read
+changes nothing, a change changes the output, never anything before its position, and clean values at every position
+of the stream give the clean output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SiteError
+from ..records import Activations
+from ..runtime.trace import capture
+from ..sites import SITES
+from .identities import identities
+
+if TYPE_CHECKING:
+    from .model import Model
+
+N_TOKENS = 12
+STREAM_SITES = ("embed", "resid_pre", "resid_mid", "resid_post", "ln_final", "logits")
+PAIR_SITES = ("scores", "pattern")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of a report.
+
+    Attributes:
+        name: The identity or law.
+        sites: Sites that it concerns.
+        error: Largest absolute error, relative to the size of the values where they exceed one; None when absent.
+        limit: What the error may be.
+        note: Why the check does not apply, or what went wrong.
+    """
+
+    name: str
+    sites: tuple[str, ...]
+    error: float | None
+    limit: float
+    note: str = ""
+
+    @property
+    def status(self) -> str:
+        """`"exact"`, `"approximate"`, `"absent"` or `"FAILED"`."""
+        if self.error is None:
+            return "absent"
+        if not self.error <= self.limit:  # NaN fails too
+            return "FAILED"
+        return "exact" if self.error <= 1e-5 else "approximate"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `model.verify()` found: `ok`, the rows, and `broken`: site -> reason for sites that fail."""
+
+    title: str
+    checks: tuple[Check, ...]
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return all(check.status != "FAILED" for check in self.checks)
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, for JSON."""
+        rows = [dict(name=c.name, sites=list(c.sites), error=c.error, limit=c.limit, status=c.status, note=c.note)
+                for c in self.checks]
+        return dict(title=self.title, ok=self.ok, checks=rows, broken=dict(self.broken))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(c.name, " ".join(c.sites), "" if c.error is None else f"{c.error:.1e}", c.status, c.note)
+                for c in self.checks]
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        colours = {"exact": "green", "approximate": "yellow", "absent": "dim", "FAILED": "bold red"}
+        table = Table(title=self.title, title_justify="left")
+        for heading in ("check", "sites", "largest error", "status", "note"):
+            table.add_column(heading)
+        for row in self._rows():
+            table.add_row(*(Text(cell) for cell in row), style=colours[row[3]])
+        return table
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[i]) for row in self._rows()) for i in range(4)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, (*widths, 0), strict=True)).rstrip()
+                 for row in self._rows()]
+        return "\n".join([self.title, *lines, "all checks pass" if self.ok else f"failed: {', '.join(self.broken)}"])
+
+    def _repr_html_(self) -> str:
+        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
+        heads = "".join(f"<th>{name}</th>" for name in ("check", "sites", "largest error", "status", "note"))
+        return f"<table><caption>{escape(self.title)}</caption><tr>{heads}</tr>{rows}</table>"
+
+
+def verify(model: Model, prompt: Any = None) -> Report:
+    """Check every site of `model`; see the module docstring.
+
+    Args:
+        model: An opened model.
+        prompt: What to run on; a dozen seeded random tokens by default.
+
+    Returns:
+        A `Report`; print it, or ask `.ok` and `.broken`.
+
+    Example:
+        >>> import hooklab as hl
+        >>> hl.load("lab").verify().ok
+        True
+    """
+    refused = dict(model.interleaver.refused)
+    model.interleaver.refused.clear()  # a site refused before is looked at afresh
+    try:
+        with torch.no_grad():
+            return _verify(model, prompt)
+    finally:
+        model.interleaver.refused.update(refused)
+
+
+def _verify(model: Model, prompt: Any) -> Report:
+    ids = _random_ids(model, seed=0) if prompt is None else model.tokens(prompt).ids[0]
+    other = _random_ids(model, seed=1, length=len(ids))
+    limit = 1e-4 if model.dtype in (torch.float32, torch.float64) else 6e-2
+    bare = _bare(model, ids)
+    title = f"{model.facts.family}: {len(ids)} tokens, {str(model.dtype).removeprefix('torch.')}"
+    if not bool(torch.isfinite(bare).all()):
+        where = next((n for n, p in model.hf.named_parameters() if not bool(torch.isfinite(p).all())), "no weight")
+        note = f"the model's own output has numbers that are not finite (first in {where})"
+        return Report(title, (Check("finite output", ("logits",), float("nan"), 0.0, note),))
+    everything = [port.address for port in model.layout.all_ports]
+    acts = capture(model, [ids], everything, full=True)
+    checks = [Check("traced output = bare output", ("logits",) if model.layout.has_head else (),
+                    _error(_output(capture(model, [ids], ["L0.resid_pre"], full=True)), bare), 1e-6)]
+    checks += [Check(name, sites, error, limit, note) for name, sites, error, note in identities(model, acts)]
+    checks += _write_laws(model, ids, other, acts, limit)
+    checks += [Check("site", (name,), None, limit, reason) for name in SITES
+               if (reason := model.layout.missing(name)) is not None]
+    return Report(title, tuple(checks), _broken(checks))
+
+
+def _broken(checks: list[Check]) -> dict[str, str]:
+    """Sites to refuse: those whose own law fails, and those that every failing identity has in common."""
+    broken: dict[str, str] = {}
+    for check in checks:
+        if check.status == "FAILED" and check.sites:
+            broken.setdefault(check.sites[-1], f"{check.name} fails by {check.error:.1e}")
+    return broken
+
+
+def _write_laws(model: Model, ids: tuple[int, ...], other: tuple[int, ...], acts: Activations,
+                limit: float) -> list[Check]:
+    ports = [port for port in model.layout.all_ports if port.layer in _layers(model)]
+    written = capture(model, [ids], list(acts), full=True, edits={p.address: lambda v: v.clone() for p in ports})
+    same = _error(_output(written), _output(acts))
+    checks = [Check("writing back what was read changes nothing", (), same, 0.0)]
+    checks += _change_laws(model, ids, ports, limit)
+    checks += _bottlenecks(model, ids, other, acts, limit)
+    return checks
+
+
+def _change_laws(model: Model, ids: tuple[int, ...], ports: list[Any], limit: float) -> list[Check]:
+    """One forward pass in which row r changes site r at one position; the last row changes nothing."""
+    at = len(ids) // 2
+    edits = {port.address: _row_edit(port, row, at) for row, port in enumerate(ports)}
+    output = _output(capture(model, [list(ids)] * (len(ports) + 1), list(edits), full=True, edits=edits))
+    checks: dict[str, list[tuple[float, float]]] = {}
+    for row, port in enumerate(ports):
+        before = _error(output[row, :at], output[-1, :at])
+        effect = float((output[row, at:].float() - output[-1, at:].float()).abs().max())
+        checks.setdefault(port.site, []).append((before, effect))
+    made = []
+    for site, found in checks.items():
+        dead = min(effect for _, effect in found) == 0.0
+        made.append(Check("a change changes the output", (site,), float("inf") if dead else 0.0, 0.0,
+                          "writing has no effect" if dead else ""))
+        if model.facts.causal:
+            made.append(Check("a change leaves earlier positions alone", (site,), max(b for b, _ in found),
+                              5e-6 if limit < 1e-3 else limit))
+    return made
+
+
+def _row_edit(port: Any, row: int, at: int) -> Any:
+    def edit(value: Tensor) -> Tensor:
+        if port.site in PAIR_SITES:
+            value[row, :, at, at] += 0.5
+        elif port.site.endswith("_scale"):
+            value[row, at] *= 1.5
+        else:
+            value[row, at] = value[row, at] * 1.5 + 0.25
+        return value
+
+    return edit
+
+
+def _bottlenecks(model: Model, ids: tuple[int, ...], other: tuple[int, ...], acts: Activations,
+                 limit: float) -> list[Check]:
+    """Clean values at all positions of a stream site of a corrupted run give the clean output; a row a site."""
+    ports = [p for p in model.layout.all_ports if p.site in STREAM_SITES and p.layer in (*_layers(model), None)]
+
+    def edit(row: int, clean: Tensor) -> Any:
+        def write(value: Tensor) -> Tensor:
+            value[row] = clean[0]
+            return value
+
+        return write
+
+    edits = {port.address: edit(row, acts[port.address]) for row, port in enumerate(ports)}
+    output = _output(capture(model, [list(other)] * len(ports), list(edits), full=True, edits=edits))
+    errors: dict[str, float] = {}
+    for row, port in enumerate(ports):
+        errors[port.site] = max(errors.get(port.site, 0.0), _error(output[row], _output(acts)[0]))
+    return [Check("clean values everywhere give the clean output", (site,), error, limit)
+            for site, error in errors.items()]
+
+
+def _layers(model: Model) -> tuple[int | None, ...]:
+    """Layers to write to: all of a small model, three of a large one; None stands for the model's own sites."""
+    n = model.facts.n_layers
+    chosen = range(n) if n <= 4 else (0, n // 2, n - 1)
+    return (*chosen, None)
+
+
+def _output(acts: Activations) -> Tensor:
+    out = acts.output
+    return out.logits if getattr(out, "logits", None) is not None else out[0]
+
+
+def _bare(model: Model, ids: tuple[int, ...]) -> Tensor:
+    with torch.no_grad():
+        inputs = model.reader.batch([model.reader.read([list(ids)])], generating=False)
+        out = model.hf(**{name: value.to(model.device) for name, value in inputs.items()})
+    return out.logits if getattr(out, "logits", None) is not None else out[0]
+
+
+def _error(value: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected value where that exceeds one; masked entries left out."""
+    value, expected = value.float(), expected.float()
+    visible = expected.abs() < torch.finfo(torch.bfloat16).max / 4
+    if not bool(visible.any()):
+        raise SiteError("There is nothing to compare.")
+    scale = max(1.0, float(expected[visible].abs().max()))
+    return float((value - expected)[visible].abs().max()) / scale
+
+
+def _random_ids(model: Model, *, seed: int, length: int = N_TOKENS) -> tuple[int, ...]:
+    """Seeded random tokens that are no special ones; the caller's random state is left alone."""
+    special = set(getattr(model.tokenizer, "all_special_ids", ()) or ()) | set(model.reader.image_ids)
+    size = min(model.hf.get_input_embeddings().weight.shape[0], model.facts.d_vocab)
+    allowed = [i for i in range(size) if i not in special] if size < 100_000 else list(range(1000, 50_000))
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(allowed[i] for i in torch.randint(len(allowed), (length,), generator=generator).tolist())

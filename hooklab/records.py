@@ -1,0 +1,61 @@
+"""The cargo that travels between the parts: activations with their axes and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .address import Place, parse
+from .errors import SiteError, did_you_mean
+from .sites import SITES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .tokens import Tokens
+
+
+@dataclass(frozen=True, repr=False)
+class Activations(Mapping[str, "Tensor"]):
+    """Values of sites from one run, by address: `acts["L2.resid_post"]`.
+
+    Attributes:
+        values: Address -> tensor, axes in the order of `hooklab.sites`; with `at=`, the selected positions only.
+        tokens: The unpadded tokens of the run; None when it was given embeddings.
+        output: What the model returned; None when the run stopped early.
+        grads: Address -> gradient of the metric, where gradients were asked for.
+    """
+
+    values: dict[str, Tensor]
+    tokens: Tokens | None = None
+    output: Any = None
+    grads: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, address: str) -> Tensor:
+        key = address if address in self.values else self._canonical(address)
+        if key not in self.values:
+            raise SiteError(f"{address} was not captured." + did_you_mean(address, self.values))
+        return self.values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @staticmethod
+    def _canonical(address: str) -> str:
+        parsed = parse(address)
+        layer = None if parsed.layers is None else int(parsed.layers)
+        return Place(parsed.site, layer).key
+
+    def __repr__(self) -> str:
+        lines = []
+        for address, value in self.values.items():
+            axes = SITES[address.split(".")[-1]].axes
+            shape = " · ".join(f"{axis} {size}" for axis, size in zip(axes, value.shape, strict=False))
+            stats = value.float()
+            lines.append(f"{address:<18} {shape}  {str(value.dtype).removeprefix('torch.')}  "
+                         f"μ {stats.mean().item():.3g} σ {stats.std(unbiased=False).item():.3g}")
+        return "Activations\n  " + "\n  ".join(lines) if lines else "Activations (empty)"

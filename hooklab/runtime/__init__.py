@@ -1,0 +1,1 @@
+"""Running models under a plan: everything that needs no block of user code."""
