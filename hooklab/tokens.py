@@ -51,13 +51,19 @@ class Tokens:
     def __post_init__(self) -> None:
         if not self.ids:
             raise PromptError("no prompt: give at least one string or one list of ids")
-        for i, ids in enumerate(self.ids):
-            if not ids:
-                raise PromptError(f"{_named(i, self.ids)} has no tokens: an empty prompt cannot be run")
-            if not 0 <= self.n_prompt[i] <= len(ids):
-                raise PromptError(
-                    f"n_prompt of {_named(i, self.ids)} is {self.n_prompt[i]}, not in 0..{len(ids)}"
-                )
+        for name in ("n_prompt", "turns"):
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != len(self):
+                raise PromptError(f"{name} has {len(entries)} entries for {len(self)} examples")
+        for i, n in enumerate(self.lengths):
+            named = _named(i, self.ids)
+            if not n:
+                raise PromptError(f"{named} has no tokens: an empty prompt cannot be run")
+            if not 0 <= self.n_prompt[i] <= n:
+                raise PromptError(f"n_prompt of {named} is {self.n_prompt[i]}, not in 0..{n}")
+            for turn in self.turns[i] if self.turns else ():
+                if not 0 <= turn.start <= turn.stop <= n:
+                    raise PromptError(f"a turn of {named} is {turn.start}:{turn.stop}; it has {n} tokens")
         _side(self.padding_side)
 
     @classmethod
@@ -161,25 +167,21 @@ class Tokens:
         def role(n: int) -> str:
             return "image" if n in image else "special" if n in special else "text"
 
-        if n_prompt is not None and len(n_prompt) != len(examples):
-            raise PromptError(f"n_prompt has {len(n_prompt)} numbers for {len(examples)} examples")
+        n_prompt = [len(e.ids) for e in examples] if n_prompt is None else n_prompt
+        chat = None if turns is None else tuple(tuple(Turn(*t) for t in row) for row in turns)
         return cls(
             ids=tuple(tuple(e.ids) for e in examples),
             pieces=tuple(tuple(e.pieces) for e in examples),
             text=tuple(e.text for e in examples),
             offsets=tuple(None if e.offsets is None else tuple(e.offsets) for e in examples),
             roles=tuple(tuple(role(n) for n in e.ids) for e in examples),
-            n_prompt=tuple(int(n) for n in n_prompt)
-            if n_prompt is not None
-            else tuple(len(e.ids) for e in examples),
+            n_prompt=tuple(int(n) for n in n_prompt),
             padding_side=_side(padding_side or getattr(tokenizer, "padding_side", None) or "left"),
             # The same id may end documents inside the prompt (GPT-2), so only the first position counts.
             bos=tuple((0,) if e.ids and e.ids[0] in bos else () for e in examples) if bos else None,
             boi=where(starts),
             eoi=where(ends),
-            turns=None
-            if turns is None
-            else tuple(tuple(Turn(*t) for t in of_example) for of_example in turns),
+            turns=chat,
         )
 
     @property

@@ -20,8 +20,9 @@ from ..errors import PromptError
 from ..tokens import Tokens
 from .layout import Layout
 
-TENSORS = ("pixel_values", "image_sizes", "token_type_ids", "pixel_attention_mask", "mm_token_type_ids")
-INPUT_NAMES = frozenset({"input_ids", "attention_mask", "inputs_embeds", "images", "position_ids", *TENSORS})
+PER_EXAMPLE = ("pixel_values", "image_sizes", "pixel_attention_mask")
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+INPUT_NAMES = frozenset({"input_ids", "attention_mask", "inputs_embeds", "images", *PER_EXAMPLE, *PER_TOKEN})
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Prompt:
 
     Attributes:
         tokens: The unpadded sequences; None when the input is embeddings.
-        extras: Further tensors for the forward pass, each with the batch on its first axis.
+        extras: Further inputs of the forward pass: tensors with the batch on their first axis, or for what comes one
+            per token, a list per example without padding.
         size: Number of examples.
     """
 
@@ -68,11 +70,13 @@ class Reader:
         if prompt is None and kwargs.get("inputs_embeds") is not None:
             extras = {k: v for k, v in kwargs.items() if v is not None}
             return Prompt(None, extras, kwargs["inputs_embeds"].shape[0])
-        extras = {name: kwargs[name] for name in TENSORS if kwargs.get(name) is not None}
+        extras = {name: kwargs[name] for name in PER_EXAMPLE if kwargs.get(name) is not None}
         if prompt is None:
             prompt = kwargs.get("input_ids")
         if isinstance(prompt, Mapping) or hasattr(prompt, "input_ids"):
-            return self._checked(self._from_encoding(prompt, extras))
+            return self._checked(self._from_encoding(dict(prompt), extras))
+        if any(kwargs.get(name) is not None for name in PER_TOKEN):
+            return self._checked(self._from_encoding({**kwargs, "input_ids": prompt}, extras))
         if isinstance(prompt, Tokens):
             return self._checked(Prompt(prompt, extras, len(prompt)))
         tokens = self._tokens(prompt, kwargs.get("attention_mask"))
@@ -100,7 +104,7 @@ class Reader:
         ragged = not bool(mask.all())
         if ragged and self.side == "left" and self.takes_positions and not generating:
             inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side))
-        inputs.update(self._merge_extras(prompts))
+        inputs.update(self._merge_extras(prompts, ids.shape[1]))
         return inputs
 
     # Kinds of input ---------------------------------------------------------------------------------------------
@@ -144,14 +148,20 @@ class Reader:
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return self._encode([text], special=False)
 
-    def _from_encoding(self, encoding: Any, extras: dict[str, Any]) -> Prompt:
-        encoding = dict(encoding)
+    def _from_encoding(self, encoding: dict[str, Any], extras: dict[str, Any]) -> Prompt:
+        encoding = {name: value for name, value in encoding.items() if value is not None}
+        if "input_ids" not in encoding:
+            raise PromptError(f"This encoding has no input_ids, only {', '.join(encoding)}.")
         tokens = Tokens.from_encoding(encoding, self.tokenizer, image_token_ids=self.image_ids)
-        known = {name: encoding[name] for name in TENSORS if encoding.get(name) is not None}
-        padded = torch.as_tensor(encoding["input_ids"]).shape[-1] != tokens.width if known else False
-        if padded:
-            raise PromptError("An encoding with images must not be padded wider than its longest example.")
-        return Prompt(tokens, {**known, **extras}, len(tokens))
+        found = {name: encoding[name] for name in PER_EXAMPLE if name in encoding}
+        ids = torch.as_tensor(encoding["input_ids"])
+        ids = ids if ids.ndim == 2 else ids[None]
+        mask = torch.as_tensor(encoding.get("attention_mask", torch.ones_like(ids))).reshape(ids.shape).bool()
+        for name in PER_TOKEN:
+            if name in encoding:
+                rows = torch.as_tensor(encoding[name]).reshape(ids.shape)
+                found[name] = [row[kept].tolist() for row, kept in zip(rows, mask, strict=True)]
+        return Prompt(tokens, {**found, **extras}, len(tokens))
 
     def _with_images(self, prompt: Any, images: Any) -> Prompt:
         if self.processor is None:
@@ -160,7 +170,7 @@ class Reader:
         text = [prompt] if isinstance(prompt, str) else list(prompt)
         encoding = self.processor(text=text, images=images, return_tensors="pt", padding=True,
                                   padding_side=self.side)
-        return self._from_encoding(encoding, {})
+        return self._from_encoding(dict(encoding), {})
 
     # Checks and merging -----------------------------------------------------------------------------------------
 
@@ -179,25 +189,32 @@ class Reader:
             if max(ids) >= size or min(ids) < 0:
                 raise PromptError(f"Token id {max(ids) if max(ids) >= size else min(ids)}{where} is outside the "
                                   f"vocabulary of {size}.")
-        return prompt
+        return replace(prompt, tokens=replace(tokens, padding_side=self.side))
 
     def _pad_id(self) -> int:
+        size = self.layout.hf.get_input_embeddings().weight.shape[0]
         for source in (self.tokenizer, self.layout.config):
             for name in ("pad_token_id", "eos_token_id"):
                 found = getattr(source, name, None)
-                if isinstance(found, int) and found >= 0:
+                if isinstance(found, int) and 0 <= found < size:
                     return found
         return 0
 
-    def _merge_extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        names = {name for p in prompts for name in p.extras}
+    def _merge_extras(self, prompts: Sequence[Prompt], width: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for name in names:
+        for name in dict.fromkeys(name for p in prompts for name in p.extras):
             parts = [p.extras[name] for p in prompts if name in p.extras]
-            if name not in ("pixel_values", "image_sizes") and len(parts) != len(prompts):
-                raise PromptError(f"Some prompts of the batch have {name} and some have not.")
-            merged[name] = torch.cat([torch.as_tensor(part) for part in parts])
+            if name in PER_TOKEN:
+                if len(parts) != len(prompts):
+                    raise PromptError(f"Some prompts of the batch have {name} and some have not.")
+                merged[name] = torch.tensor([self._padded(row, width) for part in parts for row in part])
+            else:
+                merged[name] = torch.cat([torch.as_tensor(part) for part in parts])
         return merged
+
+    def _padded(self, row: list[int], width: int) -> list[int]:
+        pad = [0] * (width - len(row))
+        return pad + row if self.side == "left" else row + pad
 
 
 def merge(prompts: Sequence[Prompt]) -> Tokens:

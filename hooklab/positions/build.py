@@ -15,6 +15,7 @@ from .select import (
     Each,
     Ends,
     Index,
+    Mark,
     Mask,
     Role,
     Sample,

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from ..errors import HooklabError, PositionError, did_you_mean
 from . import build
 from .select import (
-    EDGES,
     ROLE_NAMES,
     All,
     Each,
@@ -39,6 +38,7 @@ _LEXER = re.compile(
 _ESCAPE = re.compile(r"\\(u([0-9a-fA-F]{4})|.)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", '"': '"', "'": "'", "/": "/"}
 _LEVELS = ("|", "&", "-")
+EDGES = ("first", "last", "next", "prev")
 
 
 class _Word(NamedTuple):

@@ -143,7 +143,8 @@ def _role(x: s.Role, view: _View) -> list[int]:
     if x.name == "new":
         return list(range(given, view.n))
     if x.name in ("bos", "boi", "eoi"):
-        return list((getattr(tokens, x.name) or {i: ()})[i])
+        known = getattr(tokens, x.name)
+        return list(known[i]) if known else []
     return [p for p, role in enumerate(tokens.roles[i]) if role == x.name]
 
 

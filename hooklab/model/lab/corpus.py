@@ -1,163 +1,99 @@
-"""The synthetic language of `lab`: a seeded `random.Random` in, examples, documents and windows of ids out.
+"""The training text of `lab`: a seeded `random.Random` in, documents (text) and windows (token ids) out.
 
-An `Example` is a prompt, one answer and the rest of the sentence, so the same generator writes training
-documents and measures abilities. `split` decides which combinations may occur: what `held` says of a name pair, a
-template or a fact's phrasing is fixed by a hash of its words, and training never draws a held-out one.
+Half of the windows are sentences and stories, packed; the other half are random tokens: a segment repeated until
+the window is full, or a set of random pairs in random order, where only the token just before tells what follows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Sequence
 from random import Random
 
 from hooklab.model.lab import words
+from hooklab.model.lab.examples import (
+    TRAIN,
+    agreement,
+    fact,
+    indirect_object,
+    name_pair,
+    ordered_list,
+    pronoun,
+    sentiment,
+    third_giver,
+    year,
+)
 
-TRAIN, HELD = "train", "held"
-
-
-@dataclass(frozen=True)
-class Example:
-    """One document, cut where its answer can be predicted."""
-
-    kind: str
-    prompt: str
-    answer: str
-    rest: str
-    right: tuple[str, ...]
-    wrong: tuple[str, ...]
-    keys: tuple[tuple[str, ...], ...] = ()  # the combinations that are held out or not
-
-    @property
-    def text(self) -> str:
-        return self.prompt + self.answer + self.rest
-
-
-def held(*key: str, percent: int = 20) -> bool:
-    """Whether this combination is kept out of training: a fixed property of its words."""
-    digest = blake2b("|".join(key).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") % 100 < percent
-
-
-def _draw[T](rng: Random, split: str, make: Callable[[], T], is_held: Callable[[T], bool]) -> T:
-    """The first of many draws that belongs to the split."""
-    while True:
-        drawn = make()
-        if is_held(drawn) == (split == HELD):
-            return drawn
+MIXTURE = {
+    indirect_object: 5.0,
+    third_giver: 0.5,
+    fact: 5.0,
+    agreement: 2.0,
+    pronoun: 1.0,
+    ordered_list: 1.0,
+    year: 1.5,
+    sentiment: 1.0,
+}
+"""Kind of sentence -> weight among the documents."""
+STORIES = 1.5
+"""Weight of the stories in the same mixture."""
+RANDOM_WINDOWS = 0.5
+"""Fraction of windows that are random tokens."""
+PAIRS = 0.3
+"""Fraction of the random windows that are shuffled pairs; the rest are repeated segments."""
 
 
-def pair_held(first: str, second: str) -> bool:
-    """Whether these two names never occur together in a training document (in either order)."""
-    return first == second or held("pair", *sorted((first, second)), percent=15)
-
-
-def name_pair(rng: Random, split: str, names: Sequence[str] = words.NAMES) -> tuple[str, str]:
-    """Two different names whose pair belongs to the split."""
-    drawn = _draw(rng, split, lambda: tuple(rng.sample(names, 2)), lambda pair: pair_held(*pair))
-    return drawn[0], drawn[1]
-
-
-def template_held(opening: str, action: str) -> bool:
-    """Whether this indirect-object template is kept out: a new opening, or a held-out pairing with an action."""
-    return opening in words.NEW_OPENINGS or held("template", opening, action)
-
-
-def indirect_object(rng: Random, split: str, names: Sequence[str] | None = None) -> Example:
-    """"When Mary and John went to the store, John gave a drink to" -> " Mary", in both orders."""
-    usual = [name for name in words.NAMES if name not in words.NO_OBJECT_NAMES]
-    receiver, giver = name_pair(rng, split, usual) if names is None else tuple(rng.sample(names, 2))
-    first, second = rng.sample((receiver, giver), 2)
-    opening, action = _draw(
-        rng,
-        split,
-        lambda: (rng.choice(words.OPENINGS), rng.choice(words.ACTIONS)),
-        lambda pair: template_held(*pair),
-    )
-    fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS), "thing": rng.choice(words.OBJECTS)}
-    prompt = f"{opening} {action}".format(a=first, b=second, s=giver, **fill)
-    keys = (tuple(sorted((receiver, giver))), (opening, action))
-    return Example(
-        "indirect object", prompt, f" {receiver}", rng.choice(words.ENDINGS), (f" {receiver}",), (f" {giver}",), keys
+def story(rng: Random) -> str:
+    """Four to seven sentences about one person and, perhaps, a second one."""
+    name, other = name_pair(rng, TRAIN)
+    pronoun_ = "she" if name in words.WOMEN else "he"
+    lines = [
+        rng.choice(words.STORY_STARTS),
+        *rng.sample(words.STORY_MIDDLES, rng.randint(2, 5)),
+        rng.choice(words.STORY_ENDS),
+    ]
+    fill = {
+        "n": name,
+        "m": other,
+        "p": pronoun_,
+        "P": pronoun_.capitalize(),
+        "place": rng.choice(words.PLACES),
+        "object": rng.choice(words.OBJECTS),
+        "day": rng.choice(words.LISTS["days"]),
+        "mood": rng.choice(rng.choice(words.MOODS)),
+    }
+    return " ".join(
+        line.format(**fill, thing=rng.choice(words.OBJECTS), noun=rng.choice(words.NOUNS)) for line in lines
     )
 
 
-def third_giver(rng: Random, split: str) -> Example:
-    """The same with a third name as giver, after which either of the two can follow."""
-    base = indirect_object(rng, split)
-    giver = base.wrong[0].strip()
-    pair = set(base.keys[0])
-    usual = [name for name in words.NAMES if name not in words.NO_OBJECT_NAMES and name not in pair]
-    third = _draw(rng, TRAIN, lambda: rng.choice(usual), lambda name: any(pair_held(name, one) for one in pair))
-    before, _, after = base.prompt.rpartition(giver)
-    right = tuple(f" {name}" for name in base.keys[0])
-    return Example("third giver", before + third + after, rng.choice(right), base.rest, right, (f" {third}",))
+def document(rng: Random) -> str:
+    """One training document: a sentence of some kind or a story."""
+    kinds = [*MIXTURE, None]
+    kind = rng.choices(kinds, [*MIXTURE.values(), STORIES])[0]
+    return story(rng) if kind is None else kind(rng, TRAIN).text
 
 
-def fact_templates(relation: str, subject: str, split: str) -> tuple[str, ...]:
-    """The phrasings in which this fact does (train) or does not (held) occur in training: four and two of six."""
-    templates = words.FACT_TEMPLATES[relation]
-    ranked = sorted(templates, key=lambda one: blake2b(f"{subject}|{one}".encode(), digest_size=8).digest())
-    return tuple(ranked[:2] if split == HELD else ranked[2:])
+def documents(seed: int, count: int) -> list[str]:
+    """The first documents of the stream that this seed gives."""
+    rng = Random(seed)
+    return [document(rng) for _ in range(count)]
 
 
-def fact(rng: Random, split: str, relation: str | None = None) -> Example:
-    """"Paris is the capital of" -> " France"; also country -> capital, person -> city, landmark -> city."""
-    relation = relation or rng.choice(tuple(words.FACTS))
-    subject, answer = rng.choice(tuple(words.FACTS[relation].items()))
-    template = rng.choice(fact_templates(relation, subject, split))
-    others = [name for name in words.NAMES if not pair_held(name, subject.split()[0])]
-    prompt = template.format(x=subject, name=rng.choice(others))
-    return Example(f"fact: {relation}", prompt, f" {answer}", ".", (f" {answer}",), (), ((relation, subject, template),))
+def repeated(rng: Random, ids: Sequence[int], length: int, segment: int | None = None) -> list[int]:
+    """One random segment of these ids (six tokens or more, different ones) repeated to fill the length."""
+    size = segment or rng.randint(6, min(length // 2, 63))
+    chosen = rng.sample(ids, size)
+    return (chosen * (length // size + 1))[:length]
 
 
-def agreement(rng: Random, split: str) -> Example:
-    """"The keys to the cabinet" -> " are": the verb follows the subject, not the noun next to it."""
-    subject, attractor = _draw(
-        rng, split, lambda: tuple(rng.sample(words.NOUNS, 2)), lambda pair: held("agreement", *pair)
-    )
-    plural = rng.random() < 0.5
-    other = not plural if split == HELD else rng.random() < 0.5
-    head, near = subject + "s" * plural, attractor + "s" * other
-    prompt = f"The {head} {rng.choice(words.PREPOSITIONS)} the {near}"
-    if split == TRAIN and rng.random() < 0.2:
-        prompt = f"The {head}"
-    verb = rng.choice(words.VERBS[plural])
-    rest = rng.choice(words.COMPLEMENTS["have" if verb in ("has", "have") else "be"])
-    right, wrong = (tuple(f" {one}" for one in words.VERBS[number]) for number in (plural, not plural))
-    return Example("agreement", prompt, f" {verb}", f" {rest}.", right, wrong, ((subject, attractor),))
+def shuffled_pairs(rng: Random, ids: Sequence[int], length: int) -> list[int]:
+    """Random pairs of these ids in random order, to fill the length: each first half tells its second half."""
+    count = rng.randint(3, 3 + length // 12)
+    flat = rng.sample(ids, 2 * count)
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    filled = [token for _ in range(length // 2 + 1) for token in rng.choice(pairs)]
+    return filled[:length]
 
 
-def pronoun(rng: Random, split: str) -> Example:
-    """"Mary was tired, so" -> " she"."""
-    name, template = _draw(
-        rng,
-        split,
-        lambda: (rng.choice(words.NAMES), rng.choice(words.PRONOUN_TEMPLATES)),
-        lambda pair: held("pronoun", *pair),
-    )
-    fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS)}
-    right, wrong = words.PRONOUNS if name in words.WOMEN else words.PRONOUNS[::-1]
-    rest = " " + rng.choice(words.PRONOUN_ENDINGS).format(**fill) + "."
-    prompt = template.format(n=name, **fill)
-    return Example("pronoun", prompt, f" {right}", rest, (f" {right}",), (f" {wrong}",), ((name, template),))
-
-
-def ordered_list(rng: Random, split: str) -> Example:
-    """"In order: Monday, Tuesday," -> " Wednesday"."""
-
-    def make() -> tuple[str, int, str]:
-        name = rng.choice(tuple(words.LISTS))
-        return name, rng.randrange(len(words.LISTS[name])), rng.choice(words.LIST_FRAMES)
-
-    name, start, frame = _draw(
-        rng, split, make, lambda one: one[1] + 6 > len(words.LISTS[one[0]]) or held("list", one[0], str(one[1]), one[2])
-    ) if split == TRAIN else _draw(
-        rng, split, make, lambda one: one[1] + 6 <= len(words.LISTS[one[0]]) and held("list", one[0], str(one[1]), one[2])
-    )
-    items = words.LISTS[name][start : start + rng.randint(3, 6)]
-    frame = frame.format(n=rng.choice(words.NAMES))
-    shown = rng.randint(2, len(items) - 1)
-    prompt = f"{frame} {', '.join(items[:shown])},"
-    rest = "".join(f", {item}" for item in items[shown + 1 :]) + "."
-    answer = f" {items[shown]}"
-    return Example("ordered list", prompt, answer, rest, (answer,), (), ((name, str(start), frame),))
+def random_window(rng: Random, ids: Sequence[int], length: int) -> list[int]:
+    """A window of random tokens: repeated segment or shuffled pairs."""
+    make = shuffled_pairs if rng.random() < PAIRS else repeated
+    return make(rng, ids, length)

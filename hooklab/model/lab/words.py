@@ -85,7 +85,7 @@ OPENINGS = (
     "The day {a} and {b} came to the {place},",
     "In the morning {a} saw {b} near the {place}. Later",
     "{a} sat with {b} at the {place}. After lunch",
-    "As {a} and {b} walked to the {place},",
+    "One day {a} and {b} walked to the {place},",
     "Once {a} and {b} had lunch at the {place}.",
 )
 NEW_OPENINGS = OPENINGS[-2:]

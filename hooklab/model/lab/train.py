@@ -1,0 +1,154 @@
+"""Train `lab` from nothing: a seed in, a folder with weights, configuration and tokenizer out.
+
+    python -m hooklab.model.lab.train --out DIR --seed 0 [--steps N]
+
+Takes under an hour on two CPU cores. The folder loads with `GPT2LMHeadModel.from_pretrained` and
+`AutoTokenizer.from_pretrained`; weights are stored in half precision.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from hooklab.model.lab import corpus
+from hooklab.model.lab.tokenizer import SPECIAL, build
+
+CONTEXT, TOKENS_PER_STEP = 128, 4096
+SHAPE = {"n_layer": 5, "n_embd": 144, "n_head": 6}
+WINDOWS = ((64, 0.7), (128, 0.3))
+"""Window length -> fraction of the steps that use it (longer ones in smaller batches)."""
+PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.1, 1.0
+
+
+class Batches:
+    """The endless stream of batches that a seed gives: half packed documents, half random tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int):
+        self.tokenizer, self.rng, self.waiting = tokenizer, Random(seed), []
+        self.ids = range(len(SPECIAL), len(tokenizer))
+
+    def packed(self, length: int) -> list[int]:
+        """Whole documents one after the other, each with its `<|endoftext|>` in front, cut at the length."""
+        window: list[int] = []
+        while len(window) < length:
+            if not self.waiting:
+                self.waiting = self.tokenizer([corpus.document(self.rng) for _ in range(512)])["input_ids"]
+            window += self.waiting.pop()
+        return window[:length]
+
+    def draw(self) -> torch.Tensor:
+        """Token ids of one step, "batch pos"."""
+        lengths, shares = zip(*WINDOWS, strict=True)
+        length = self.rng.choices(lengths, shares)[0]
+        rows = []
+        for index in range(TOKENS_PER_STEP // length):
+            if index < corpus.RANDOM_WINDOWS * TOKENS_PER_STEP // length:
+                rows.append([0, *corpus.random_window(self.rng, self.ids, length - 1)])
+            else:
+                rows.append(self.packed(length))
+        return torch.tensor(rows)
+
+
+def fresh(vocabulary: int, seed: int) -> GPT2LMHeadModel:
+    """An untrained model: plain GPT-2, without dropout."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=CONTEXT,
+        **SHAPE,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def optimizer(model: GPT2LMHeadModel) -> torch.optim.AdamW:
+    """AdamW that decays matrices only."""
+    parts = list(model.parameters())
+    groups = [
+        {"params": [part for part in parts if part.ndim > 1], "weight_decay": DECAY},
+        {"params": [part for part in parts if part.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
+
+
+def rate(step: int, steps: int) -> float:
+    """Fraction of the peak rate: linear warm-up, then half a cosine down to the floor."""
+    if step < WARMUP:
+        return (step + 1) / WARMUP
+    done = (step - WARMUP) / max(1, steps - WARMUP)
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, dict]:
+    """The trained model, its tokenizer, and what the training took."""
+    tokenizer = build(CONTEXT)
+    model, batches, start = fresh(len(tokenizer), seed), Batches(tokenizer, seed), time.monotonic()
+    descent = optimizer(model)
+    model.train()
+    for step in range(steps):
+        for group in descent.param_groups:
+            group["lr"] = PEAK_RATE * rate(step, steps)
+        ids = batches.draw()
+        loss = model(input_ids=ids, labels=ids).loss
+        descent.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        descent.step()
+        if step % every == 0 or step == steps - 1:
+            print(f"step {step:5d}  loss {loss.item():.3f} nats  {(time.monotonic() - start) / 60:.1f} min", flush=True)
+    took = {
+        "seed": seed,
+        "steps": steps,
+        "tokens": steps * TOKENS_PER_STEP,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "threads": torch.get_num_threads(),
+        "final_loss_nats": round(loss.item(), 3),
+    }
+    return model.eval(), tokenizer, took
+
+
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, took: dict, out: Path) -> None:
+    """Write the folder: every file is complete in a temporary folder before any is moved into place."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        draft = Path(folder)
+        model.half().save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0, max_length=CONTEXT).save_pretrained(draft)
+        settings = json.loads((draft / "config.json").read_text())
+        settings |= {"dtype": "float32", "lab_training": took}  # stored in half precision, opened in single
+        (draft / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        for file in draft.iterdir():
+            staged = out / f".{file.name}.part"
+            shutil.copyfile(file, staged)
+            os.replace(staged, out / file.name)
+
+
+def main() -> None:
+    """Read the command line, train and save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    save(*train(options.seed, options.steps), options.out)
+
+
+if __name__ == "__main__":
+    main()
