@@ -128,7 +128,8 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: T
 def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     """Rows of attention; a sink takes its share of each row and is left out."""
     if sinks is None:
-        return F.softmax(scores, dim=-1, dtype=torch.float32)
+        # Half precision is summed in float32, as transformers does; float64 keeps its own.
+        return F.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     column = sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1).to(scores.dtype)
     together = torch.cat([scores, column], dim=-1)
     together = together - together.max(dim=-1, keepdim=True).values

@@ -61,7 +61,10 @@ class SiteInterleaver(Interleaver):
         inline = layout.family.attention == "inline"
         self.inline = {layout.native(layout.role(i, "attn")): layout.attention_ports[id(layout.role(i, "attn"))]
                        for i in range(layout.facts.n_layers)} if inline else {}
-        self.leaf = layout.native(layout.module(layout.base, layout.family.embed)) + ".output"
+        self.attention_outputs = {layout.native(layout.role(i, "attn")) + ".output": i
+                                  for i in range(layout.facts.n_layers)}
+        embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
+        self.leaves = [layout.native(layout.module(layout.base, path)) + ".output" for path in embedders]
         self.refused: dict[str, str] = {}
         self._reset()
 
@@ -146,15 +149,18 @@ class SiteInterleaver(Interleaver):
         """Serve a native location, then every site that it carries."""
         if provider in self.block_inputs:
             self.batch = self._batch_of(value)
-        if provider == self.leaf and self.grad and self.grad != "weights":
-            value = value.detach().requires_grad_()
-        if provider == self.leaf:
-            self.batch = value.shape[0]
+        if provider in self.leaves:
+            self.batch = max(self.batch, value.shape[0])
+            if self.grad and self.grad != "weights":
+                value = value.detach().requires_grad_()  # gradients end here: parameters are frozen
         if self.inline and provider.endswith(".input") and provider[:-6] in self.inline:
             self._enter_inline(provider[:-6])
         for correct in self.corrections.pop(provider, ()):
             value = correct(value)
+        before = value
         value = self._guarded(provider, value)
+        if provider in self.attention_outputs and value is not before:
+            self._refuse_weights(provider, before, value)
         for port in self.by_source.get(provider, ()):
             value = self.serve(port, value)
         if self._mode is not None and provider.endswith(".output") and provider[:-7] in self.inline:
@@ -170,6 +176,14 @@ class SiteInterleaver(Interleaver):
             return super().handle(provider, value)
         finally:
             self.serving -= 1
+
+    def _refuse_weights(self, provider: str, before: Any, after: Any) -> None:
+        """Attention modules return their pattern for show; the model never reads it, so writing it does nothing."""
+        if isinstance(after, tuple) and isinstance(before, tuple) and any(
+                new is not old for new, old in zip(after[1:], before[1:], strict=False)):
+            layer = self.attention_outputs[provider]
+            raise WriteError(f"The attention weights that a module returns are a copy that nothing reads. To change "
+                             f"where layer {layer} looks, write model.layers[{layer}].pattern (or .scores).")
 
     def wants(self, *ports: Port) -> bool:
         """Whether anybody waits for one of the ports."""

@@ -208,10 +208,10 @@ class Layout:
         if site in ("scores", "pattern"):
             return Port(site, layer, self._location(site, layer), None, SITES[site].axes,
                         lambda x: x, lambda value, new: new)
-        factor = self.facts.d_head**-0.5 if site == "rot_q" and self.family.scaled_q else 1
-        return Port(site, layer, self._location(site, layer), None, SITES[site].axes,
-                    lambda x: rearrange(x, "b h p d -> b p h d") / factor,
-                    lambda value, new: rearrange(new, "b p h d -> b h p d") * factor)
+        take, put = ports.HEADS_FIRST
+        if site == "rot_q" and self.family.scaled_q:
+            take, put = ports.scaled(take, put, self.facts.d_head**-0.5)
+        return Port(site, layer, self._location(site, layer), None, SITES[site].axes, take, put)
 
     def _scale_port(self, site: str, layer: int | None, norm: nn.Module) -> Port:
         scale = ports.norm_scale(norm, self.family.norm)

@@ -160,6 +160,16 @@ def through(grip: str, part: Part | None = None) -> tuple[Take, Put]:
     return (lambda value: part.take(get(value))), (lambda value, new: set_(value, part.put(get(value), new)))
 
 
+HEADS_FIRST: tuple[Take, Put] = (lambda x: rearrange(x, "b h p d -> b p h d"),
+                                 lambda value, new: rearrange(new, "b p h d -> b h p d"))
+"""`take` and `put` for the tensors inside attention, which carry heads before positions."""
+
+
+def scaled(take: Take, put: Put, factor: float) -> tuple[Take, Put]:
+    """`take` and `put` for a value that the model carries multiplied by `factor`."""
+    return (lambda value: take(value) / factor), (lambda value, new: put(value, new * factor))
+
+
 # Sites that no single value carries -------------------------------------------------------------------------------
 
 

@@ -1,0 +1,214 @@
+"""Measure `lab` on held-out data with plain torch and transformers: a folder in, tables out.
+
+    python -m hooklab.model.lab.evaluate [DIR] [--card]
+
+Nothing here uses the rest of the package, so the figures are an independent check of it. `--card` puts the tables
+between the markers of the model card, `DIR/README.md`.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+from hooklab.model.lab import PATH, corpus, examples, words
+from hooklab.model.lab.examples import HELD, Example
+
+SAMPLE, SEED = 400, 1_000_003
+SEGMENT, REPEATS_SAMPLE = 24, 64
+INDUCTION, PREVIOUS = 0.4, 0.5
+"""Scores from which a head counts as an induction head or a previous-token head."""
+Head = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of how many came out right."""
+
+    name: str
+    hits: int
+    n: int
+    target: float | None = None
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the share."""
+        z, n, p = 1.96, self.n, self.share
+        middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The model with its tokenizer."""
+
+    model: GPT2LMHeadModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def ids(self, word: str) -> int:
+        """The id of a text that is one token."""
+        (one,) = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        return one
+
+
+def load(path: Path) -> Lab:
+    """Open a folder that `train` wrote, with attention that can be read."""
+    model = GPT2LMHeadModel.from_pretrained(path, attn_implementation="eager", dtype=torch.float32)
+    return Lab(model.eval(), AutoTokenizer.from_pretrained(path))
+
+
+@torch.no_grad()
+def predictions(lab: Lab, prompts: Sequence[str], batch: int = 200) -> Tensor:
+    """Probabilities of the next token after each prompt, "prompt vocabulary"."""
+    rows = []
+    for start in range(0, len(prompts), batch):
+        coded = [lab.tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch]]
+        width = max(map(len, coded))
+        ids = torch.tensor([one + [0] * (width - len(one)) for one in coded])  # causal: what is right of it is unseen
+        logits = lab.model(ids, attention_mask=torch.ones_like(ids)).logits
+        rows.append(logits[range(len(coded)), [len(one) - 1 for one in coded]])
+    return torch.cat(rows).softmax(-1)
+
+
+def correct(lab: Lab, cases: Sequence[Example]) -> list[bool]:
+    """Per example: the top token is a right answer, and the right answers together beat the wrong ones."""
+    verdicts = []
+    for case, row in zip(cases, predictions(lab, [case.prompt for case in cases]), strict=True):
+        right, wrong = ([lab.ids(word) for word in group] for group in (case.right, case.wrong))
+        verdicts.append(int(row.argmax()) in right and bool(row[right].sum() > row[wrong].sum()))
+    return verdicts
+
+
+def held_facts(relation: str) -> list[Example]:
+    """Every fact of the relation in every phrasing in which it never occurred in training."""
+    rng, found, want = Random(SEED), {}, 2 * len(words.FACTS[relation])
+    while len(found) < want:
+        case = examples.fact(rng, HELD, relation)
+        found[case.keys] = case
+    return list(found.values())
+
+
+def samples(seed: int = SEED, count: int = SAMPLE) -> dict[str, tuple[list[Example], float | None]]:
+    """What is measured: name -> the held-out examples and the figure to reach."""
+    rng = Random(seed)
+
+    def many(make, *more) -> list[Example]:
+        return [make(rng, HELD, *more) for _ in range(count)]
+
+    objects = many(examples.indirect_object)
+    first = [case for case in objects if case.prompt.find(case.answer.strip()) < case.prompt.find(case.wrong[0].strip())]
+    return {
+        "indirect object: new pair, new template": (objects, 0.95),
+        "— receiver named first": (first, None),
+        "— receiver named second": ([case for case in objects if case not in first], None),
+        "— names never in this role, new template": (many(examples.indirect_object, words.NO_OBJECT_NAMES), None),
+        "fact: capital → country, new phrasing": (held_facts("capital"), 0.98),
+        "fact: country → capital, new phrasing": (held_facts("country"), 0.98),
+        "fact: person → city, new phrasing": (held_facts("person"), 0.98),
+        "fact: landmark → city, new phrasing": (held_facts("landmark"), 0.98),
+        "agreement across an attractor, new noun pair": (many(examples.agreement), 0.95),
+        "pronoun, new name and template": (many(examples.pronoun), None),
+        "ordered list, new start and frame": (many(examples.ordered_list), None),
+        "later year, new start year": (many(examples.year), None),
+        "sentiment, new verb and thing": (many(examples.sentiment), None),
+    }
+
+
+def repeated_ids(lab: Lab, seed: int = SEED, count: int = REPEATS_SAMPLE, segment: int = SEGMENT) -> Tensor:
+    """`<|endoftext|>` and a random segment, twice: "sequence pos" with 1 + 2 · segment positions."""
+    rng, ids = Random(seed), range(len(lab.tokenizer))[2:]
+    return torch.tensor([[0, *corpus.repeated(rng, ids, 2 * segment, segment)] for _ in range(count)])
+
+
+@torch.no_grad()
+def repetition(lab: Lab, ids: Tensor) -> Rate:
+    """Top-1 on the second occurrence of the segment, from its second token on (the first one cannot be known)."""
+    half = (ids.shape[1] - 1) // 2
+    top = lab.model(ids, attention_mask=torch.ones_like(ids)).logits.argmax(-1)
+    hit = top[:, half + 1 : -1] == ids[:, half + 2 :]
+    return Rate("second half of repeated random tokens", int(hit.sum()), hit.numel(), 0.90)
+
+
+@torch.no_grad()
+def head_scores(lab: Lab, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Previous-token and induction scores, "layer head", as mean attention on the repeated sequences.
+
+    Previous: from position i to i - 1. Induction: from the second occurrence of a token to what followed its first.
+    """
+    half = (ids.shape[1] - 1) // 2
+    seen = lab.model(ids, attention_mask=torch.ones_like(ids), output_attentions=True).attentions
+    pattern = torch.stack(seen).mean(1)  # layer head query key
+    previous = pattern.diagonal(-1, -2, -1)[..., 1:].mean(-1)  # from position 2: position 1 has little choice
+    induction = pattern.diagonal(-(half - 1), -2, -1)[..., 2:].mean(-1)
+    return previous, induction
+
+
+@contextmanager
+def without(lab: Lab, heads: Sequence[Head]) -> Iterator[None]:
+    """Zero the output z of these heads, before the output projection, while the block lasts."""
+    width = lab.model.config.n_embd // lab.model.config.n_head
+
+    def zeroing(indices: list[int]):
+        def hook(_module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            mixed = inputs[0].clone()
+            for index in indices:
+                mixed[..., index * width : (index + 1) * width] = 0
+            return (mixed,)
+
+        return hook
+
+    handles = [
+        block.attn.c_proj.register_forward_pre_hook(zeroing([head for at, head in heads if at == layer]))
+        for layer, block in enumerate(lab.model.transformer.h)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def above(scores: Tensor, threshold: float) -> list[Head]:
+    """The (layer, head) whose score reaches the threshold, best first."""
+    found = [(layer, head) for layer, head in torch.nonzero(scores >= threshold).tolist()]
+    return sorted(found, key=lambda at: -float(scores[at]))
+
+
+def abilities(lab: Lab) -> list[Rate]:
+    """The table of abilities on held-out data."""
+    rates = [Rate(name, sum(correct(lab, cases)), len(cases), target) for name, (cases, target) in samples().items()]
+    return [*rates, repetition(lab, repeated_ids(lab))]
+
+
+def ablations(lab: Lab) -> dict[str, tuple[list[Head], Rate, Rate, Rate]]:
+    """What zeroing heads does: name -> heads, then repeated tokens, facts and indirect objects."""
+    ids = repeated_ids(lab)
+    previous, induction = head_scores(lab, ids)
+    found = above(induction, INDUCTION)
+    ranked = above(induction, -1.0)
+    facts = [case for relation in words.FACTS for case in held_facts(relation)]
+    objects = samples()["indirect object: new pair, new template"][0]
+    rows = {
+        "none": [],
+        "induction heads": found,
+        "previous-token heads": above(previous, PREVIOUS),
+        "as many of the least inductive heads": ranked[::-1][: len(found)],
+    }
+    table = {}
+    for name, heads in rows.items():
+        with without(lab, heads):
+            rates = (Rate("facts", sum(correct(lab, facts)), len(facts)),)
+            rates += (Rate("indirect objects", sum(correct(lab, objects)), len(objects)),)
+            table[name] = (heads, repetition(lab, ids), *rates)
+    return table
