@@ -94,6 +94,8 @@ def test_gradient_equals_leaf_injection(model):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bloom", "falcon_new", "opt", "bert"])
 def test_every_site_has_a_gradient_that_finite_differences_confirm(family):
     model = Model(build(family).double())
+    # Wide enough for what transformers computes in float32 whatever the model's type; OPT has kinks instead (relu).
+    h = 1e-6 if family == "opt" else 2e-4
     direction = torch.Generator().manual_seed(0)
     metric = lambda out: out.logits[0, -1, :5].sum()  # noqa: E731
     addresses = [p.address for p in model.layout.all_ports if p.layer in (0, None)]
@@ -104,7 +106,7 @@ def test_every_site_has_a_gradient_that_finite_differences_confirm(family):
         if address.split(".")[-1] == "scores":
             step[value < -1e30] = 0.0
         slope = sum(sign * float(metric(model.capture(IDS, "L0.resid_pre", full=True, edits={
-            address: lambda v, s=sign, d=step: v + s * 2e-4 * d}).output)) for sign in (1, -1)) / 4e-4
+            address: lambda v, s=sign, d=step: v + s * h * d}).output)) for sign in (1, -1)) / (2 * h)
         expected = float((acts.grads[address] * step).sum())
         assert slope == pytest.approx(expected, rel=1e-2, abs=3e-3), address
 
