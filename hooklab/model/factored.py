@@ -137,7 +137,8 @@ class Factored:
             ValueError: the matrix is not square.
         """
         self._check_square("eigenvalues")
-        values = torch.linalg.eigvals(_precise(self.right) @ _precise(self.left))  # those of right left and left right
+        # left right and right left share their non-zero eigenvalues
+        values = torch.linalg.eigvals(_precise(self.right) @ _precise(self.left))
         order = values.abs().argsort(dim=-1, descending=True)
         return values.gather(-1, order)[..., : self.left.shape[-2]]
 

@@ -1,0 +1,107 @@
+"""The attention function: fused where nobody looks, exact where somebody does, gone afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import TEXT_ONLY, build
+
+from hooklab.model.model import Model
+
+IDS = [[3, 4, 5, 6, 7, 8, 9, 10]]
+CAUSAL = [name for name in TEXT_ONLY if "bert" not in name]
+
+
+@pytest.mark.parametrize("family", TEXT_ONLY)
+def test_pattern_equals_what_transformers_returns(family):
+    eager = build(family)
+    eager.config._attn_implementation = "eager"  # asked of a fused Falcon, transformers returns a wrong pattern
+    expected = eager(torch.tensor(IDS), output_attentions=True).attentions
+    model = Model(build(family))
+    acts = model.capture(IDS, "L*.pattern", full=True)
+    for layer, pattern in enumerate(expected):
+        assert torch.allclose(acts[f"L{layer}.pattern"], pattern, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "gemma3", "bert", "llava"])
+def test_only_layers_that_are_looked_at_leave_the_fused_kernel(family, monkeypatch):
+    model = Model(build(family))
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def counting(*args, **kwargs):
+        calls.append(1)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
+    counts = []
+    for sites in (["L0.resid_pre"], ["L0.pattern"], ["L0.pattern", "L1.scores"]):
+        calls.clear()
+        model.capture(IDS, sites, full=True)
+        counts.append(len(calls))
+    assert counts == [2, 1, 0]
+
+
+def test_a_block_that_reads_q_first_can_still_read_the_pattern():
+    model = Model(build("llama"))
+    with model.trace(IDS):
+        model.layers[0].q.save()
+        model.layers[0].rot_k.save()
+        pattern = model.layers[0].pattern.save()
+        model.layers[1].z.save()
+    assert torch.equal(pattern, model.capture(IDS, "L0.pattern")["L0.pattern"])
+
+
+def test_the_implementation_is_the_models_own_outside_and_inside_it_is_ours():
+    model = Model(build("llama"))
+    seen = []
+    handle = model.hf.model.norm.register_forward_hook(lambda *_: seen.append(model.hf.config._attn_implementation))
+    model.capture(IDS, "logits")
+    handle.remove()
+    assert seen == ["hooklab_sdpa"]
+    assert model.hf.config._attn_implementation == "sdpa"
+    assert Model(build("llama", attn_implementation="eager")).hf.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_generation_with_a_cache_shows_what_recomputation_shows(family):
+    if family in ("gpt2_base", "llama_base"):
+        pytest.skip("a model without a head cannot generate")
+    import nnsight
+
+    model = Model(build(family))
+    options = dict(max_new_tokens=8, min_new_tokens=8, do_sample=False, pad_token_id=0)
+    with model.generate(IDS, **options) as t:
+        patterns, streams = nnsight.save([]), nnsight.save([])
+        for _step in t.iter[:8]:
+            patterns.append(model.layers[1].pattern)
+            streams.append(model.layers[1].resid_post)
+        ids = t.result.save()
+    assert torch.equal(ids, model.hf.generate(torch.tensor(IDS), **options))
+    whole = model.capture(ids[:, :-1], ["L1.pattern", "L1.resid_post"])
+    assert torch.allclose(torch.cat(streams, 1), whole["L1.resid_post"], atol=2e-5)
+    for step, pattern in enumerate(patterns[1:], start=len(IDS[0])):
+        row = whole["L1.pattern"][0, :, step, : step + 1]
+        kept = pattern.shape[-1]  # a sliding cache drops keys that the window has left behind
+        assert torch.allclose(pattern[0, :, -1], row[:, -kept:], atol=2e-5)
+        assert row[:, :-kept].abs().sum() == 0 or kept >= row.shape[-1]
+
+
+def test_knocking_out_an_edge_equals_masking_it_by_hand():
+    hf = build("llama_mha", attn_implementation="eager")
+    model = Model(hf)
+    low = torch.finfo(torch.float32).min
+
+    def cut(scores):
+        scores[:, :, 5, 2] = low
+        return scores
+
+    acts = model.capture(IDS, "L0.pattern", edits={"L*.scores": cut}, full=True)
+    n = len(IDS[0])
+    mask = torch.full((1, 1, n, n), low).triu(1)
+    mask[..., 5, 2] = low
+    expected = hf(torch.tensor(IDS), attention_mask=mask).logits
+    assert torch.allclose(acts.output.logits, expected, atol=1e-6)
+    assert acts["L0.pattern"][0, :, 5, 2].abs().max() == 0
+    assert torch.allclose(acts["L0.pattern"].sum(-1), torch.ones(1, 4, n))
