@@ -57,7 +57,7 @@ def change(address):
         elif site.endswith("_scale"):
             value[:, AT] *= 1.5
         else:
-            value[:, AT] = value[:, AT] * 1.5 + 0.25
+            value[:, AT] = value[:, AT] * 1.2 + 0.25 * torch.cos(torch.arange(value.shape[-1]))
         return value
 
     return edit

@@ -37,9 +37,7 @@ def _middle(v: _View) -> Sides:
 
 
 def _end(v: _View) -> Sides:
-    if v.family.residual == "parallel":
-        return v["resid_pre"] + v["attn_out"] + v["mlp_out"], v["resid_post"]
-    return v["resid_mid"] + v["mlp_out"], v["resid_post"]
+    return v["resid_pre"] + v["attn_out"] + v["mlp_out"], v["resid_post"]
 
 
 def _chain(v: _View) -> Sides:
@@ -91,7 +89,9 @@ def _norm1(v: _View) -> Sides:
 
 
 def _norm2(v: _View) -> Sides:
-    return _normalised(v, v["resid_pre"] if v.family.residual == "parallel" else v["resid_mid"], "ln2")
+    # The stream is summed up here rather than read at resid_mid, so that a wrong resid_mid cannot vouch for ln2.
+    stream = v["resid_pre"] if v.family.residual == "parallel" else v["resid_pre"] + v["attn_out"]
+    return _normalised(v, stream, "ln2")
 
 
 def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
@@ -108,7 +108,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Mo
     ("the block's parts add up to resid_post", ("attn_out", "mlp_out", "resid_post"), _end,
      lambda m: m.layout.family.residual != "post"),
     ("norm of the stream = ln1", ("resid_pre", "ln1_scale", "ln1"), _norm1, lambda m: True),
-    ("norm of the stream = ln2", ("ln2_scale", "ln2"), _norm2, lambda m: True),
+    ("norm of the stream = ln2", ("attn_out", "ln2_scale", "ln2"), _norm2, lambda m: True),
     ("q = rot_q (no rotation)", ("q", "rot_q"), _unrotated, lambda m: not m.layout.family.rotary),
     ("softmax of scores = pattern", ("scores", "pattern"), _softmax,
      lambda m: not hasattr(m.layout.role(0, "attn"), "sinks")),

@@ -160,6 +160,9 @@ def _companion(kind: str, given: Any, source: str | None, options: dict[str, Any
     import transformers
 
     loader = transformers.AutoTokenizer if kind == "tokenizer" else transformers.AutoProcessor
+    if kind == "tokenizer" and not _has_tokenizer(str(place)):
+        _warn_no_tokenizer(place)
+        return None
     hub = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
     try:
         return loader.from_pretrained(str(place), **hub)
@@ -167,9 +170,20 @@ def _companion(kind: str, given: Any, source: str | None, options: dict[str, Any
         if given is not None:
             raise ModelError(f"No {kind} could be loaded from {place}: {str(error).strip().splitlines()[0]}") from error
         if kind == "tokenizer":
-            warnings.warn(f"No tokenizer was found in {place}: the model takes token ids only. Pass tokenizer=... for "
-                          f"text.", HooklabWarning, stacklevel=4)
+            _warn_no_tokenizer(place)
         return None
+
+
+def _has_tokenizer(place: str) -> bool:
+    """Whether a folder holds a tokenizer; without one, transformers may hand out an empty one instead of failing."""
+    folder = Path(place)
+    return not folder.is_dir() or any((folder / name).exists() for name in (
+        "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json"))
+
+
+def _warn_no_tokenizer(place: Any) -> None:
+    warnings.warn(f"No tokenizer was found in {place}: the model takes token ids only. Pass tokenizer=... for text.",
+                  HooklabWarning, stacklevel=5)
 
 
 def _sees_images(hf: Any) -> bool:
@@ -202,6 +216,9 @@ def _refuse_broken(opened: Model) -> None:
            torch.__version__, repr(sorted(opened.layout.config.to_diff_dict().items(), key=lambda kv: kv[0])))
     if key not in _VERIFIED:
         report = opened.verify()
+        if not report.finite:  # a fault of these weights, not of the architecture
+            warnings.warn(f"This model cannot be verified: {report.checks[0].note}.", HooklabWarning, stacklevel=4)
+            return
         _VERIFIED[key] = report.broken
         for site, reason in report.broken.items():
             warnings.warn(f"{site} is refused on this model: {reason}. Every other site is served.", HooklabWarning,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 N_TOKENS = 12
 STREAM_SITES = ("embed", "resid_pre", "resid_mid", "resid_post", "ln_final", "logits")
 PAIR_SITES = ("scores", "pattern")
+NOT_FINITE = "the output is finite"
 EFFECT = "a change changes the output"
 CAUSAL = "a change leaves earlier positions alone"
 BOTTLENECK = "clean values everywhere give the clean output"
@@ -75,6 +76,11 @@ class Report:
     def ok(self) -> bool:
         """Whether no check failed."""
         return all(check.status != "FAILED" for check in self.checks)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the model computes numbers at all; if not, nothing else was checked."""
+        return self.checks[0].name != NOT_FINITE
 
     def __iter__(self) -> Iterator[Check]:
         return iter(self.checks)
@@ -154,7 +160,7 @@ def _verify(model: Model, prompt: Any) -> Report:
     if not bool(torch.isfinite(bare).all()):
         where = next((n for n, p in model.hf.named_parameters() if not bool(torch.isfinite(p).all())), "no weight")
         note = f"the model's own output has numbers that are not finite (first in {where})"
-        return Report(title, (Check("finite output", ("logits",), float("nan"), 0.0, note),))
+        return Report(title, (Check(NOT_FINITE, ("logits",), float("nan"), 0.0, note),))
     everything = [port.address for port in model.layout.all_ports]
     acts = capture(model, [ids], everything, full=True)
     checks = [Check("traced output = bare output", ("logits",) if model.layout.has_head else (),
@@ -214,7 +220,8 @@ def _row_edit(port: Any, row: int, at: int) -> Any:
         elif port.site.endswith("_scale"):
             value[row, at] *= 1.5
         else:
-            value[row, at] = value[row, at] * 1.5 + 0.25
+            # Not a mere scaling or shift, which a norm after the site would undo.
+            value[row, at] += 0.25 * torch.cos(torch.arange(value.shape[-1], device=value.device)).to(value.dtype)
         return value
 
     return edit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -112,7 +113,8 @@ class Plain:
     def _norm(self, name: str, stem: str, layer: int) -> Tensor:
         """Gain or bias of a norm, [d_model], in float32 at least: norms compute in it."""
         layout, is_gain = self.layout, name == stem
-        module = layout.module(layout.base, layout.family.ln_final) if stem == "ln_final" else layout.role(layer, stem)
+        final = stem == "ln_final"
+        module = layout.module(layout.base, layout.family.ln_final) if final else layout.role(layer, stem)
         kept = getattr(module, "weight" if is_gain else "bias", None)
         if kept is None:  # a norm without gain or bias
             block = next(layout.blocks[layer].parameters())
@@ -207,7 +209,7 @@ class PerLayer:
             LayerError: a layer or head out of range, or a range that names no layer.
         """
         layers, *rest = index if isinstance(index, tuple) else (index,)
-        if rest and isinstance(rest[0], int) and "head" in self.axes[1]:
+        if rest and isinstance(rest[0], Integral) and "head" in self.axes[1]:
             rest[0] = check_index(rest[0], self.shape[1], self.axes[1])
         chosen = range(self.shape[0])[layers] if isinstance(layers, slice) else layers
         if hasattr(chosen, "__iter__"):

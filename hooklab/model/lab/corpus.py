@@ -36,7 +36,7 @@ STORIES = 1.5
 """Weight of the stories in the same mixture."""
 RANDOM_WINDOWS = 0.5
 """Fraction of windows that are random tokens."""
-PAIRS = 0.3
+PAIRS = 0.15
 """Fraction of the random windows that are shuffled pairs; the rest are repeated segments."""
 
 

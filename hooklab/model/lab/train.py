@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -26,7 +27,8 @@ CONTEXT, TOKENS_PER_STEP = 128, 4096
 SHAPE = {"n_layer": 5, "n_embd": 144, "n_head": 6}
 WINDOWS = ((64, 0.7), (128, 0.3))
 """Window length -> fraction of the steps that use it (longer ones in smaller batches)."""
-PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.1, 1.0
+PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.05, 1.0
+END, IGNORED = 0, -100
 
 
 class Batches:
@@ -45,17 +47,36 @@ class Batches:
             window += self.waiting.pop()
         return window[:length]
 
-    def draw(self) -> torch.Tensor:
-        """Token ids of one step, "batch pos"."""
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and labels of one step, both "batch pos"; the first half of the rows are random windows."""
         lengths, shares = zip(*WINDOWS, strict=True)
         length = self.rng.choices(lengths, shares)[0]
-        rows = []
-        for index in range(TOKENS_PER_STEP // length):
-            if index < corpus.RANDOM_WINDOWS * TOKENS_PER_STEP // length:
-                rows.append([0, *corpus.random_window(self.rng, self.ids, length - 1)])
-            else:
-                rows.append(self.packed(length))
-        return torch.tensor(rows)
+        count = TOKENS_PER_STEP // length
+        split = int(corpus.RANDOM_WINDOWS * count)
+        random = [[END, *corpus.random_window(self.rng, self.ids, length - 1)] for _ in range(split)]
+        text = [self.packed(length) for _ in range(count - split)]
+        return torch.tensor(random + text), torch.tensor([*map(known, random), *text])
+
+
+def known(window: Sequence[int]) -> list[int]:
+    """The labels of a random window: a token that has not occurred before cannot be known and does not count."""
+    seen: set[int] = set()
+    labels = []
+    for token in window:
+        labels.append(token if token in seen else IGNORED)
+        seen.add(token)
+    return labels
+
+
+def losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Mean loss over the labels that count, then its value on the random and on the text windows, in nats."""
+    each = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none"
+    )
+    counts = labels[:, 1:] != IGNORED
+    split = int(corpus.RANDOM_WINDOWS * len(labels))
+    random, text = ((each[part].sum() / counts[part].sum()).item() for part in (slice(split), slice(split, None)))
+    return each.sum() / counts.sum(), random, text
 
 
 def fresh(vocabulary: int, seed: int) -> GPT2LMHeadModel:
@@ -102,21 +123,22 @@ def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, Pre
     for step in range(steps):
         for group in descent.param_groups:
             group["lr"] = PEAK_RATE * rate(step, steps)
-        ids = batches.draw()
-        loss = model(input_ids=ids, labels=ids).loss
+        ids, labels = batches.draw()
+        loss, random, text = losses(model(input_ids=ids).logits, labels)
         descent.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         descent.step()
         if step % every == 0 or step == steps - 1:
-            print(f"step {step:5d}  loss {loss.item():.3f} nats  {(time.monotonic() - start) / 60:.1f} min", flush=True)
+            minutes = (time.monotonic() - start) / 60
+            print(f"step {step:5d}  random {random:.3f}  text {text:.3f} nats  {minutes:.1f} min", flush=True)
     took = {
         "seed": seed,
         "steps": steps,
         "tokens": steps * TOKENS_PER_STEP,
         "minutes": round((time.monotonic() - start) / 60, 1),
         "threads": torch.get_num_threads(),
-        "final_loss_nats": round(loss.item(), 3),
+        "final_nats": {"random": round(random, 3), "text": round(text, 3)},
     }
     return model.eval(), tokenizer, took
 
@@ -143,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
