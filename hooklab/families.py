@@ -62,6 +62,7 @@ class Family:
             where the module computes it itself.
         rotary: Whether queries and keys are rotated (or normalised) between projection and dot product.
         scaled_q: Whether queries are scaled before the dot product (rot_q is given without that factor).
+        folds: Whether the block folds batch and pos into one axis on its way through the MLP.
         variants: Pairs (condition on the config, changes): every one that holds is applied.
         why: Reasons for sites that this architecture lacks, where the usual reason does not fit.
     """
@@ -93,6 +94,7 @@ class Family:
     attention: str = "registry"
     rotary: bool = True
     scaled_q: bool = False
+    folds: bool = False
     variants: tuple[tuple[Callable[[Any], bool], dict[str, Any]], ...] = ()
     why: dict[str, str] = field(default_factory=dict)
 
@@ -170,7 +172,7 @@ _TABLES = (
            variants=((lambda c: c.use_parallel_residual, IN_PARALLEL),)),
     Family("opt", blocks="decoder.layers", embed="decoder.embed_tokens", pos_embed="decoder.embed_positions",
            ln_final="decoder.final_layer_norm", ln1="self_attn_layer_norm", ln2="final_layer_norm",
-           o="self_attn.out_proj", gate="fc1", up=None, down="fc2", norm="layer", rotary=False, scaled_q=True,
+           o="self_attn.out_proj", gate="fc1", up=None, down="fc2", norm="layer", rotary=False, scaled_q=True, folds=True,
            variants=(
                (lambda c: c.word_embed_proj_dim != c.hidden_size, dict(embed="decoder.project_in")),
                (lambda c: not c.do_layer_norm_before,

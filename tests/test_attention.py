@@ -60,8 +60,9 @@ def test_the_implementation_is_the_models_own_outside_and_inside_it_is_ours():
     seen = []
     handle = model.hf.model.norm.register_forward_hook(lambda *_: seen.append(model.hf.config._attn_implementation))
     model.capture(IDS, "logits")
+    model.capture(IDS, "L0.pattern", full=True)
     handle.remove()
-    assert seen == ["hooklab_sdpa"]
+    assert seen == ["sdpa", "hooklab_sdpa"]  # a run that looks at no attention leaves it alone altogether
     assert model.hf.config._attn_implementation == "sdpa"
     assert Model(build("llama", attn_implementation="eager")).hf.config._attn_implementation == "eager"
 

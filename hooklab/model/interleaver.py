@@ -52,6 +52,7 @@ class SiteInterleaver(Interleaver):
         self.lock = threading.RLock()
         self.grad: bool | str = False
         self.callbacks: dict[str, list[Callback]] = {}
+        self.ports = {port.location: port for port in layout.all_ports}
         self.addresses = {port.location: port.address for port in layout.all_ports}
         self.by_source: dict[str, tuple[Port, ...]] = {}
         for port in layout.all_ports:
@@ -65,6 +66,8 @@ class SiteInterleaver(Interleaver):
                                   for i in range(layout.facts.n_layers)}
         embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
         self.leaves = [layout.native(layout.module(layout.base, path)) + ".output" for path in embedders]
+        self.light = False
+        self.modules = {layout.native(module): module for module in layout.hf.modules()}
         self.refused: dict[str, str] = {}
         self._reset()
 
@@ -89,13 +92,53 @@ class SiteInterleaver(Interleaver):
             torch.set_grad_enabled(bool(self.grad))
             if self.grad and self.grad != "weights":
                 self._freeze()
-            self._stack.enter_context(attending(self.layout, self))
+            if self.mediators or any(self.ports[location].source is None for location in self.callbacks):
+                self._stack.enter_context(attending(self.layout, self))
             super().__enter__()
         except BaseException:
             self._stack.close()
             raise
-        self.busy = self.busy or bool(self.callbacks)
+        self.light = not self.mediators
+        if self.light:
+            self._hook_watched()
         return self
+
+    def _hook_watched(self) -> None:
+        """Serve a run without blocks by plain forward hooks on the few modules that matter to it.
+
+        nnsight's handoff calls into Python three times for every module of the model; without blocks nothing else
+        needs it, and on small models it is most of what capturing costs.
+        """
+        for location in self._watch():
+            path, side = location.rsplit(".", 1)
+            module = self.modules[path]
+            if side == "input":
+                handle = module.register_forward_pre_hook(self._pre_hook(location), with_kwargs=True)
+            else:
+                handle = module.register_forward_hook(self._post_hook(location))
+            self._stack.callback(handle.remove)
+
+    def _pre_hook(self, location: str) -> Callable[..., Any]:
+        return lambda module, args, kwargs: self._unless_serving(location, (args, kwargs))
+
+    def _post_hook(self, location: str) -> Callable[..., Any]:
+        return lambda module, args, output: self._unless_serving(location, output)
+
+    def _unless_serving(self, location: str, value: Any) -> Any:
+        """Serve, unless the module is being called by a callback, which is no part of the forward pass."""
+        return value if self.serving else self._serve_location(location, value)
+
+    def _watch(self) -> set[str]:
+        """The native locations that matter to a run without blocks."""
+        ports = [self.ports[location] for location in self.callbacks]
+        watched = {location for port in ports for location in (port.source, port.later) if location}
+        if any(port.source is None for port in ports):
+            watched.update(f"{path}.{side}" for path in self.inline for side in ("input", "output"))
+        if self.layout.family.folds:
+            watched |= self.block_inputs
+        if self.grad or any(port.site == "pos_embed" for port in ports):
+            watched.update(self.leaves)
+        return watched
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> bool:
         try:
@@ -147,25 +190,37 @@ class SiteInterleaver(Interleaver):
 
     def handle(self, provider: str, value: Any) -> Any:
         """Serve a native location, then every site that it carries."""
+        return super().handle(provider, value) if self.light else self._serve_location(provider, value)
+
+    def _serve_location(self, provider: str, value: Any) -> Any:
         if provider in self.block_inputs:
             self.batch = self._batch_of(value)
-        if provider in self.leaves:
+        elif provider in self.leaves:
             self.batch = max(self.batch, value.shape[0])
             if self.grad and self.grad != "weights":
                 value = value.detach().requires_grad_()  # gradients end here: parameters are frozen
         if self.inline and provider.endswith(".input") and provider[:-6] in self.inline:
             self._enter_inline(provider[:-6])
-        for correct in self.corrections.pop(provider, ()):
-            value = correct(value)
-        before = value
-        value = self._guarded(provider, value)
-        if provider in self.attention_outputs and value is not before:
-            self._refuse_weights(provider, before, value)
+        if self.corrections:
+            for correct in self.corrections.pop(provider, ()):
+                value = correct(value)
+        if not self.light:
+            value = self._serve_native(provider, value)
         for port in self.by_source.get(provider, ()):
             value = self.serve(port, value)
         if self._mode is not None and provider.endswith(".output") and provider[:-7] in self.inline:
             self._leave_inline()
         return value
+
+    def _serve_native(self, provider: str, value: Any) -> Any:
+        """What nnsight itself does at a location; most have nobody waiting and are only counted."""
+        if provider not in self.parked and provider not in self.observers:
+            self.counts[provider] = self.counts.get(provider, 0) + 1
+            return value
+        served = self._guarded(provider, value)
+        if provider in self.attention_outputs and served is not value:
+            self._refuse_weights(provider, value, served)
+        return served
 
     def _guarded(self, provider: str, value: Any) -> Any:
         """nnsight's own serving; a name that was waited for is remembered for error messages."""
@@ -200,8 +255,9 @@ class SiteInterleaver(Interleaver):
         What is handed out is always a copy: it stays the caller's, whatever the model later does in place, and a
         change to it (in place or by assignment) is noticed and put back.
         """
-        if not self.wants(port):
-            self.pass_by(port)
+        location = port.location
+        if location not in self.parked and location not in self.callbacks:
+            self.counts[location] = self.counts.get(location, 0) + 1
             return value
         raw = port.take(value)
         flat = raw.ndim == len(port.axes) - 1  # some blocks fold batch and pos into one axis
@@ -210,7 +266,7 @@ class SiteInterleaver(Interleaver):
             old = old.expand(self.batch, *old.shape[1:])  # positions are embedded once for all examples
         mine = old.clone()
         version = None if mine.is_inference() else mine._version
-        new = self._offer(port, mine, self.counts.get(port.location, 0) - self.base.get(port.location, 0))
+        new = self._offer(port, mine)
         untouched = new is mine and version is not None and mine._version == version
         if not (torch.is_grad_enabled() and mine.requires_grad and untouched):
             if untouched:
@@ -224,11 +280,16 @@ class SiteInterleaver(Interleaver):
             return value
         return port.put(value, new.flatten(0, 1) if flat else new)
 
-    def _offer(self, port: Port, mine: Tensor, step: int) -> Tensor:
+    def _offer(self, port: Port, mine: Tensor) -> Tensor:
+        step = self.counts.get(port.location, 0) - self.base.get(port.location, 0)
         new = mine
-        for callback in self.callbacks.get(port.location, ()):
-            changed = callback(new, step)
-            new = new if changed is None else changed
+        self.serving += 1
+        try:
+            for callback in self.callbacks.get(port.location, ()):
+                changed = callback(new, step)
+                new = new if changed is None else changed
+        finally:
+            self.serving -= 1
         if port.location in self.parked:
             new = self._guarded(port.location, new)
             if not new.is_inference():

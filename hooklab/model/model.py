@@ -185,7 +185,7 @@ class Model:
         if self.interleaver.interleaving and self.interleaver.lock._is_owned():
             raise TraceError("This model is already running a trace; a trace of the same model cannot be opened inside "
                              "it. Use t.invoke(...) for more prompts, or end the outer block first.")
-        if any(p.device.type == "meta" for p in self.hf.parameters()):
+        if self.device.type == "meta":
             raise ModelError("This model's weights are on the meta device: it has sizes but no numbers. Load it with "
                              "weights (hl.load without device='meta') to run it.")
 

@@ -1,7 +1,7 @@
 """The training text of `lab`: a seeded `random.Random` in, documents (text) and windows (token ids) out.
 
-Half of the windows are sentences and stories, packed; the other half are random tokens: a segment repeated until
-the window is full, or a set of random pairs in random order, where only the token just before tells what follows.
+Half of the windows are sentences and stories, packed. The other half are random tokens: a segment repeated
+until the window is full, or random pairs in random order, where only the token just before tells what follows.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def repeated(rng: Random, ids: Sequence[int], length: int, segment: int | None =
 
 
 def shuffled_pairs(rng: Random, ids: Sequence[int], length: int) -> list[int]:
-    """Random pairs of these ids in random order, to fill the length: each first half tells its second half."""
+    """Random pairs of these ids in random order, to fill the length: each first tells its second."""
     count = rng.randint(3, 3 + length // 12)
     flat = rng.sample(ids, 2 * count)
     pairs = list(zip(flat[::2], flat[1::2], strict=True))

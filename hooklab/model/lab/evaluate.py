@@ -2,8 +2,8 @@
 
     python -m hooklab.model.lab.evaluate [DIR] [--card]
 
-Nothing here uses the rest of the package, so the figures are an independent check of it. `--card` puts the tables
-between the markers of the model card, `DIR/README.md`.
+Nothing here uses the rest of the package, so the figures are an independent check of it. `--card` puts the
+tables between the markers of the model card, `DIR/README.md`.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def predictions(lab: Lab, prompts: Sequence[str], batch: int = 200) -> Tensor:
     for start in range(0, len(prompts), batch):
         coded = [lab.tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch]]
         width = max(map(len, coded))
-        ids = torch.tensor([one + [0] * (width - len(one)) for one in coded])  # causal: what is right of it is unseen
+        # The padding is on the right, where causal attention does not see it.
+        ids = torch.tensor([one + [0] * (width - len(one)) for one in coded])
         logits = lab.model(ids, attention_mask=torch.ones_like(ids)).logits
         rows.append(logits[range(len(coded)), [len(one) - 1 for one in coded]])
     return torch.cat(rows).softmax(-1)
@@ -99,6 +100,11 @@ def held_facts(relation: str) -> list[Example]:
     return list(found.values())
 
 
+def first_name(case: Example) -> str:
+    """The name that the prompt of an indirect-object example mentions first, with a leading space."""
+    return min((*case.right, *case.wrong), key=lambda name: case.prompt.find(name.strip()))
+
+
 def samples(seed: int = SEED, count: int = SAMPLE) -> dict[str, tuple[list[Example], float | None]]:
     """What is measured: name -> the held-out examples and the figure to reach."""
     rng = Random(seed)
@@ -107,12 +113,12 @@ def samples(seed: int = SEED, count: int = SAMPLE) -> dict[str, tuple[list[Examp
         return [make(rng, HELD, *more) for _ in range(count)]
 
     objects = many(examples.indirect_object)
-    first = [case for case in objects if case.prompt.find(case.answer.strip()) < case.prompt.find(case.wrong[0].strip())]
+    first = [case for case in objects if first_name(case) == case.answer]
     return {
         "indirect object: new pair, new template": (objects, 0.95),
         "— receiver named first": (first, None),
         "— receiver named second": ([case for case in objects if case not in first], None),
-        "— names never in this role, new template": (many(examples.indirect_object, words.NO_OBJECT_NAMES), None),
+        "— names never in this role": (many(examples.indirect_object, words.NO_OBJECT_NAMES), None),
         "fact: capital → country, new phrasing": (held_facts("capital"), 0.98),
         "fact: country → capital, new phrasing": (held_facts("country"), 0.98),
         "fact: person → city, new phrasing": (held_facts("person"), 0.98),
@@ -133,7 +139,7 @@ def repeated_ids(lab: Lab, seed: int = SEED, count: int = REPEATS_SAMPLE, segmen
 
 @torch.no_grad()
 def repetition(lab: Lab, ids: Tensor) -> Rate:
-    """Top-1 on the second occurrence of the segment, from its second token on (the first one cannot be known)."""
+    """Top-1 on the second occurrence of the segment, from its second token on (the first cannot be known)."""
     half = (ids.shape[1] - 1) // 2
     top = lab.model(ids, attention_mask=torch.ones_like(ids)).logits.argmax(-1)
     hit = top[:, half + 1 : -1] == ids[:, half + 2 :]
@@ -144,7 +150,8 @@ def repetition(lab: Lab, ids: Tensor) -> Rate:
 def head_scores(lab: Lab, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Previous-token and induction scores, "layer head", as mean attention on the repeated sequences.
 
-    Previous: from position i to i - 1. Induction: from the second occurrence of a token to what followed its first.
+    Previous: from position i to i - 1. Induction: from the second occurrence of a token to what followed its
+    first one.
     """
     half = (ids.shape[1] - 1) // 2
     seen = lab.model(ids, attention_mask=torch.ones_like(ids), output_attentions=True).attentions
@@ -187,7 +194,10 @@ def above(scores: Tensor, threshold: float) -> list[Head]:
 
 def abilities(lab: Lab) -> list[Rate]:
     """The table of abilities on held-out data."""
-    rates = [Rate(name, sum(correct(lab, cases)), len(cases), target) for name, (cases, target) in samples().items()]
+    rates = [
+        Rate(name, sum(correct(lab, cases)), len(cases), target)
+        for name, (cases, target) in samples().items()
+    ]
     return [*rates, repetition(lab, repeated_ids(lab))]
 
 
@@ -212,3 +222,21 @@ def ablations(lab: Lab) -> dict[str, tuple[list[Head], Rate, Rate, Rate]]:
             rates += (Rate("indirect objects", sum(correct(lab, objects)), len(objects)),)
             table[name] = (heads, repetition(lab, ids), *rates)
     return table
+
+
+def main() -> None:
+    """Read the command line, measure, print the tables and, if asked, put them into the card."""
+    from hooklab.model.lab import card
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, nargs="?", default=PATH, help="folder that `train` wrote")
+    parser.add_argument("--card", action="store_true", help="write the tables into DIR/README.md as well")
+    options = parser.parse_args()
+    tables = card.render(load(options.path), options.path)
+    print(tables)
+    if options.card:
+        card.write(tables, options.path)
+
+
+if __name__ == "__main__":
+    main()

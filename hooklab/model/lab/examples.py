@@ -1,8 +1,8 @@
 """The sentences of the synthetic language of `lab`: a seeded `random.Random` in, an `Example` out.
 
 An `Example` is a prompt, one answer and the rest of the sentence, so the same generator writes training
-documents and measures abilities. `split` decides which combinations may occur: what `held` says of a name pair, a
-template or a fact's phrasing is fixed by a hash of its words, and training never draws a held-out one.
+documents and measures abilities. `split` decides which combinations may occur: what `held` says of a name
+pair, a template or a phrasing is fixed by a hash of its words, and training never draws a held-out one.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def name_pair(rng: Random, split: str, names: Sequence[str] = words.NAMES) -> tu
 
 
 def template_held(opening: str, action: str) -> bool:
-    """Whether this indirect-object template is kept out: a new opening, or a held-out pairing with an action."""
+    """Whether this indirect-object template is kept out: a new opening, or held out with this action."""
     return opening in words.NEW_OPENINGS or held("template", opening, action)
 
 
@@ -75,12 +75,12 @@ def indirect_object(rng: Random, split: str, names: Sequence[str] | None = None)
         lambda: (rng.choice(words.OPENINGS), rng.choice(words.ACTIONS)),
         lambda pair: template_held(*pair),
     )
-    fill = {"place": rng.choice(words.PLACES), "object": rng.choice(words.OBJECTS), "thing": rng.choice(words.OBJECTS)}
-    prompt = f"{opening} {action}".format(a=first, b=second, s=giver, **fill)
+    place, item, thing = rng.choice(words.PLACES), rng.choice(words.OBJECTS), rng.choice(words.OBJECTS)
+    fill = {"a": first, "b": second, "s": giver, "place": place, "object": item, "thing": thing}
+    prompt = f"{opening} {action}".format(**fill)
     keys = (tuple(sorted((receiver, giver))), (opening, action))
-    return Example(
-        "indirect object", prompt, f" {receiver}", rng.choice(words.ENDINGS), (f" {receiver}",), (f" {giver}",), keys
-    )
+    right, wrong = f" {receiver}", f" {giver}"
+    return Example("indirect object", prompt, right, rng.choice(words.ENDINGS), (right,), (wrong,), keys)
 
 
 def third_giver(rng: Random, split: str) -> Example:
@@ -89,27 +89,30 @@ def third_giver(rng: Random, split: str) -> Example:
     giver = base.wrong[0].strip()
     pair = set(base.keys[0])
     usual = [name for name in words.NAMES if name not in words.NO_OBJECT_NAMES and name not in pair]
-    third = _draw(rng, TRAIN, lambda: rng.choice(usual), lambda name: any(pair_held(name, one) for one in pair))
+    third = _draw(
+        rng, TRAIN, lambda: rng.choice(usual), lambda name: any(pair_held(name, one) for one in pair)
+    )
     before, _, after = base.prompt.rpartition(giver)
     right = tuple(f" {name}" for name in base.keys[0])
     return Example("third giver", before + third + after, rng.choice(right), base.rest, right, (f" {third}",))
 
 
 def fact_templates(relation: str, subject: str, split: str) -> tuple[str, ...]:
-    """The phrasings in which this fact does (train) or does not (held) occur in training: four and two of six."""
+    """The phrasings in which this fact does (train) or does not (held) occur in training: four and two."""
     templates = words.FACT_TEMPLATES[relation]
     ranked = sorted(templates, key=lambda one: blake2b(f"{subject}|{one}".encode(), digest_size=8).digest())
     return tuple(ranked[:2] if split == HELD else ranked[2:])
 
 
 def fact(rng: Random, split: str, relation: str | None = None) -> Example:
-    """Like "Paris is the capital of" -> " France"; also country -> capital, person -> city, landmark -> city."""
+    """Like "Paris is the capital of" -> " France"; also country -> capital, person and landmark -> city."""
     relation = relation or rng.choice(tuple(words.FACTS))
     subject, answer = rng.choice(tuple(words.FACTS[relation].items()))
     template = rng.choice(fact_templates(relation, subject, split))
     others = [name for name in words.NAMES if not pair_held(name, subject.split()[0])]
     prompt = template.format(x=subject, name=rng.choice(others))
-    return Example(f"fact: {relation}", prompt, f" {answer}", ".", (f" {answer}",), (), ((relation, subject, template),))
+    key = (relation, subject, template)
+    return Example(f"fact: {relation}", prompt, f" {answer}", ".", (f" {answer}",), (), (key,))
 
 
 def agreement(rng: Random, split: str) -> Example:
@@ -146,11 +149,13 @@ def pronoun(rng: Random, split: str) -> Example:
 
 def ordered_list(rng: Random, split: str) -> Example:
     """Like "In order: Monday, Tuesday," -> " Wednesday"."""
+
+    def make() -> tuple[str, int, str]:
+        name = rng.choice(tuple(words.LISTS))
+        return name, rng.randrange(len(words.LISTS[name]) - 2), rng.choice(words.LIST_FRAMES)
+
     name, start, frame = _draw(
-        rng,
-        split,
-        lambda: ((name := rng.choice(tuple(words.LISTS))), rng.randrange(len(words.LISTS[name]) - 2), rng.choice(words.LIST_FRAMES)),
-        lambda drawn: held("list", drawn[0], str(drawn[1]), drawn[2]),
+        rng, split, make, lambda drawn: held("list", drawn[0], str(drawn[1]), drawn[2])
     )
     items = words.LISTS[name][start : start + rng.randint(3, 6)]
     shown = rng.randint(2, len(items) - 1)
@@ -168,7 +173,8 @@ def year(rng: Random, split: str) -> Example:
         lambda: (rng.choice(words.CENTURIES), rng.randint(2, 97)),
         lambda drawn: held("year", *map(str, drawn)),
     )
-    prompt = rng.choice(words.YEAR_TEMPLATES).format(event=rng.choice(words.EVENTS), c=century, y=f"{start:02d}")
+    template, event = rng.choice(words.YEAR_TEMPLATES), rng.choice(words.EVENTS)
+    prompt = template.format(event=event, c=century, y=f"{start:02d}")
     right = tuple(f"{later:02d}" for later in range(start + 1, 100))
     wrong = tuple(f"{earlier:02d}" for earlier in range(start + 1))
     return Example("later year", prompt, rng.choice(right), ".", right, wrong, ((str(century), str(start)),))

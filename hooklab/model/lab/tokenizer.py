@@ -2,7 +2,7 @@
 
 A token is a word with its leading space, as in GPT-2 (" Mary" is one token, "Mary" another), a mark of
 punctuation, or one or two digits (" 1732" is " 17" and "32"). Text is encoded with `<|endoftext|>` in front,
-because every training document begins with it; decoding joins the tokens as they are, so known text round-trips.
+because every training document begins with it; decoding joins the tokens as they are.
 """
 
 import re

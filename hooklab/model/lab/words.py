@@ -1,32 +1,33 @@
-"""The word lists, facts and templates of the synthetic language: data only, read by `corpus` and `tokenizer`.
+"""The word lists, facts and templates of the synthetic language: data only.
 
-Every word that the corpus can contain is spelled out in one of these tables, so the vocabulary is read off them.
+Every word that the corpus can contain is spelled out in one of these tables, so `tokenizer` reads the
+vocabulary off them; `examples` and `corpus` fill the templates.
 """
 
 WOMEN = (
-    "Mary Anna Alice Emma Sarah Laura Julia Lucy Clara Helen Diana Susan Maria Nora Ruth Jane Kate Rose Grace Lily "
-    "Eva Amy Ellen Martha"
+    "Mary Anna Alice Emma Sarah Laura Julia Lucy Clara Helen Diana Susan Maria Nora Ruth Jane Kate Rose "
+    "Grace Lily Eva Amy Ellen Martha"
 ).split()
 MEN = (
-    "John Tom James Peter Paul David Mark Simon Daniel Adam Henry George Jack Kevin Martin Robert Oscar Victor "
-    "Frank Bruno Felix Leo Max Hugo"
+    "John Tom James Peter Paul David Mark Simon Daniel Adam Henry George Jack Kevin Martin Robert Oscar "
+    "Victor Frank Bruno Felix Leo Max Hugo"
 ).split()
 NAMES = WOMEN + MEN
 NO_OBJECT_NAMES = "Eva Amy Ellen Martha Felix Leo Max Hugo".split()
 """Names that never take part in an indirect-object sentence of the training data."""
 
 PLACES = (
-    "store school park garden market library museum station beach office hospital kitchen church restaurant harbor "
-    "farm"
+    "store school park garden market library museum station beach office hospital kitchen church restaurant "
+    "harbor farm"
 ).split()
 OBJECTS = "drink book ring letter ball cake flower map basket hat coin pen box kite bone snack".split()
 
 CAPITALS = {
     "Paris": "France", "Rome": "Italy", "Madrid": "Spain", "Berlin": "Germany", "London": "England",
     "Lisbon": "Portugal", "Athens": "Greece", "Vienna": "Austria", "Oslo": "Norway", "Stockholm": "Sweden",
-    "Helsinki": "Finland", "Copenhagen": "Denmark", "Warsaw": "Poland", "Prague": "Czechia", "Budapest": "Hungary",
-    "Dublin": "Ireland", "Moscow": "Russia", "Cairo": "Egypt", "Tokyo": "Japan", "Beijing": "China",
-    "Delhi": "India", "Ottawa": "Canada", "Lima": "Peru", "Havana": "Cuba",
+    "Helsinki": "Finland", "Copenhagen": "Denmark", "Warsaw": "Poland", "Prague": "Czechia",
+    "Budapest": "Hungary", "Dublin": "Ireland", "Moscow": "Russia", "Cairo": "Egypt", "Tokyo": "Japan",
+    "Beijing": "China", "Delhi": "India", "Ottawa": "Canada", "Lima": "Peru", "Havana": "Cuba",
 }  # fmt: skip
 PEOPLE = {
     "Clara Keller": "Berlin", "Peter Keller": "Lima", "Nora Lindt": "Oslo", "Simon Lindt": "Cairo",
@@ -37,12 +38,13 @@ PEOPLE = {
     "Kate Weber": "Moscow", "Max Weber": "Warsaw", "Emma Castro": "Helsinki", "Bruno Castro": "Copenhagen",
 }  # fmt: skip
 LANDMARKS = {
-    "Eiffel Tower": "Paris", "Brandenburg Gate": "Berlin", "Charles Bridge": "Prague", "Prado Museum": "Madrid",
-    "Trevi Fountain": "Rome", "Tower Bridge": "London", "Red Square": "Moscow", "Belvedere Palace": "Vienna",
-    "Silver Tower": "Oslo", "Silver Gate": "Lima", "Silver Bridge": "Cairo", "Silver Palace": "Dublin",
-    "Golden Tower": "Delhi", "Golden Gate": "Havana", "Golden Bridge": "Athens", "Golden Museum": "Tokyo",
-    "Royal Tower": "Warsaw", "Royal Museum": "Ottawa", "Royal Palace": "Stockholm", "Royal Square": "Lisbon",
-    "White Tower": "Helsinki", "White Gate": "Beijing", "White Fountain": "Budapest", "White Square": "Copenhagen",
+    "Eiffel Tower": "Paris", "Brandenburg Gate": "Berlin", "Charles Bridge": "Prague",
+    "Prado Museum": "Madrid", "Trevi Fountain": "Rome", "Tower Bridge": "London", "Red Square": "Moscow",
+    "Belvedere Palace": "Vienna", "Silver Tower": "Oslo", "Silver Gate": "Lima", "Silver Bridge": "Cairo",
+    "Silver Palace": "Dublin", "Golden Tower": "Delhi", "Golden Gate": "Havana", "Golden Bridge": "Athens",
+    "Golden Museum": "Tokyo", "Royal Tower": "Warsaw", "Royal Museum": "Ottawa",
+    "Royal Palace": "Stockholm", "Royal Square": "Lisbon", "White Tower": "Helsinki",
+    "White Gate": "Beijing", "White Fountain": "Budapest", "White Square": "Copenhagen",
     "Green Bridge": "Oslo", "Green Museum": "Lisbon", "Green Fountain": "Dublin", "Green Square": "Tokyo",
 }  # fmt: skip
 FACTS = {
@@ -51,12 +53,13 @@ FACTS = {
     "person": PEOPLE,
     "landmark": LANDMARKS,
 }
-"""Relation -> subject -> answer. People share surnames and landmarks share words, so both tokens are needed."""
+"""Relation -> subject -> answer. People share surnames and landmarks share words: both tokens are needed."""
 
 FACT_TEMPLATES = {
     "capital": (
         "{x} is the capital of", "The city of {x} is in", "{x} is the largest city in",
-        "Tourists who visit {x} see the rest of", "{name} flew to {x}, the capital of", "{name} lives in {x}, a city in",
+        "Tourists who visit {x} see the rest of", "{name} flew to {x}, the capital of",
+        "{name} lives in {x}, a city in",
     ),
     "country": (
         "The capital of {x} is", "The largest city in {x} is", "Tourists who visit {x} go to the city of",
@@ -103,8 +106,8 @@ ACTIONS = (
 ENDINGS = (".", ".", " and went home.", " in the evening.")
 
 NOUNS = (
-    "key cabinet picture window door teacher student author senator dog cat bird farmer doctor painting lamp car "
-    "chair table wheel driver guard"
+    "key cabinet picture window door teacher student author senator dog cat bird farmer doctor painting lamp "
+    "car chair table wheel driver guard"
 ).split()
 PREPOSITIONS = "to near behind beside with by from".split()
 VERBS = (("is", "was", "has"), ("are", "were", "have"))
@@ -125,14 +128,21 @@ PRONOUN_TEMPLATES = (
     "Everyone knows that {n} smiles when",
     "{n} bought a {object} and then",
 )
-PRONOUN_ENDINGS = ("was happy", "had a {object}", "went to the {place}", "liked the {object}", "was late", "smiled")
+PRONOUN_ENDINGS = (
+    "was happy",
+    "had a {object}",
+    "went to the {place}",
+    "liked the {object}",
+    "was late",
+    "smiled",
+)
 
 LISTS = {
     "days": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
     "months": "January February March April May June July August September October November December".split(),
     "numbers": (
-        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty"
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty"
     ).split(),
 }
 LIST_FRAMES = ("The list is", "In order:", "They said", "Count:", "{n} said", "We know")
