@@ -99,9 +99,9 @@ class Reader:
         pad_id = self._pad_id()
         ids, mask = tokens.pad(self.side, pad_id)
         inputs: dict[str, Any] = {"input_ids": ids}
-        if self.takes_mask:
+        ragged = len(set(tokens.lengths)) > 1
+        if self.takes_mask and (ragged or generating):  # a mask of ones costs as much as one that says something
             inputs["attention_mask"] = mask
-        ragged = not bool(mask.all())
         if ragged and self.side == "left" and self.takes_positions and not generating:
             inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side))
         inputs.update(self._merge_extras(prompts, ids.shape[1]))

@@ -1,7 +1,7 @@
 """The training text of `lab`: a seeded `random.Random` in, documents (text) and windows (token ids) out.
 
 Half of the windows are sentences and stories, packed. The other half are random tokens: a segment repeated
-until the window is full, or random pairs in random order, where only the token just before tells what follows.
+until the window is full, or random pairs in random order, where the token just before tells what follows.
 """
 
 from collections.abc import Sequence
