@@ -131,11 +131,11 @@ class Family:
 LLAMA = Family("llama")
 """The commonest shape; most other tables are this one with a few paths replaced."""
 
-GPT_MLP = dict(gate="mlp.dense_h_to_4h", up=None, down="mlp.dense_4h_to_h")
-SANDWICH = dict(ln2="pre_feedforward_layernorm", post_attn="post_attention_layernorm",
+GPT_MLP: dict[str, Any] = dict(gate="mlp.dense_h_to_4h", up=None, down="mlp.dense_4h_to_h")
+SANDWICH: dict[str, Any] = dict(ln2="pre_feedforward_layernorm", post_attn="post_attention_layernorm",
                 post_mlp="post_feedforward_layernorm", norm="rms1p")
-NO_DENSE = dict(gate=None, up=None, down=None)
-IN_PARALLEL = dict(residual="parallel")
+NO_DENSE: dict[str, Any] = dict(gate=None, up=None, down=None)
+IN_PARALLEL: dict[str, Any] = dict(residual="parallel")
 
 _TABLES = (
     LLAMA,

@@ -21,28 +21,28 @@ class Activations(Mapping[str, "Tensor"]):
     """Values of sites from one run, by address: `acts["L2.resid_post"]`.
 
     Attributes:
-        values: Address -> tensor, axes in the order of `hooklab.sites`; with `at=`, the selected positions only.
+        data: Address -> tensor, axes in the order of `hooklab.sites`; with `at=`, the selected positions only.
         tokens: The unpadded tokens of the run; None when it was given embeddings.
         output: What the model returned; None when the run stopped early.
         grads: Address -> gradient of the metric, where gradients were asked for.
     """
 
-    values: dict[str, Tensor]
+    data: dict[str, Tensor]
     tokens: Tokens | None = None
     output: Any = None
     grads: dict[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, address: str) -> Tensor:
-        key = address if address in self.values else self._canonical(address)
-        if key not in self.values:
-            raise SiteError(f"{address} was not captured." + did_you_mean(address, self.values))
-        return self.values[key]
+        key = address if address in self.data else self._canonical(address)
+        if key not in self.data:
+            raise SiteError(f"{address} was not captured." + did_you_mean(address, self.data))
+        return self.data[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.data)
 
     @staticmethod
     def _canonical(address: str) -> str:
@@ -52,7 +52,7 @@ class Activations(Mapping[str, "Tensor"]):
 
     def __repr__(self) -> str:
         lines = []
-        for address, value in self.values.items():
+        for address, value in self.data.items():
             axes = SITES[address.split(".")[-1]].axes
             shape = " · ".join(f"{axis} {size}" for axis, size in zip(axes, value.shape, strict=False))
             stats = value.float()

@@ -79,7 +79,7 @@ def test_trap_9_ragged_examples_are_neither_cut_nor_lose_the_batch_axis():
     model = Model(build("gpt2"))
     rows = [[3, 4, 5], [6, 7, 8, 9, 10, 11, 12]]
     acts = model.capture(rows, ["L0.resid_post", "L0.v", "L0.attn_out"], at=slice(None))
-    assert {tuple(v.shape[:1]) for v in acts.values.values()} == {(10,)}
+    assert {tuple(v.shape[:1]) for v in acts.values()} == {(10,)}
     for row, ids in enumerate(rows):
         alone = model.capture([ids], ["L0.resid_post"])["L0.resid_post"][0]
         start = 0 if row == 0 else 3

@@ -157,9 +157,9 @@ class Inline(TorchFunctionMode):
     in the middle of attention) is left alone: `run.serving` says so.
     """
 
-    def __init__(self, run: SiteInterleaver, inner: dict[str, Port], n_heads: int, n_kv: int) -> None:
+    def __init__(self, run: SiteInterleaver, sites: dict[str, Port], n_heads: int, n_kv: int) -> None:
         super().__init__()
-        self.run, self.inner, self.n_heads, self.n_kv = run, inner, n_heads, n_kv
+        self.run, self.sites, self.n_heads, self.n_kv = run, sites, n_heads, n_kv
         self.dotted = False
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (),
@@ -183,40 +183,40 @@ class Inline(TorchFunctionMode):
             query, key = self._serve_rows(query, key.transpose(1, 2))
             return func(*args, **{**kwargs, "batch1": query, "batch2": key.transpose(1, 2)})
         query, key = args
-        query = self.run.serve(self.inner["rot_q"], query)
+        query = self.run.serve(self.sites["rot_q"], query)
         key = self._serve_keys(key.transpose(-1, -2)).transpose(-1, -2)
         return func(query, key, **kwargs)
 
     def _serve_rows(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Serve queries and keys that arrive as [(batch head) pos d_head]."""
         rows = query.unflatten(0, (-1, self.n_heads))
-        query = self.run.serve(self.inner["rot_q"], rows).flatten(0, 1)
+        query = self.run.serve(self.sites["rot_q"], rows).flatten(0, 1)
         rows = key.unflatten(0, (-1, self.n_heads))
-        return query, self.run.serve(self.inner["rot_k"], rows).flatten(0, 1)
+        return query, self.run.serve(self.sites["rot_k"], rows).flatten(0, 1)
 
     def _serve_keys(self, key: Tensor) -> Tensor:
         """Serve keys, which some modules have already repeated for every query head of their group."""
         copies = key.shape[1] // self.n_kv
         if copies == 1:
-            return self.run.serve(self.inner["rot_k"], key)
+            return self.run.serve(self.sites["rot_k"], key)
         once = key[:, ::copies]
-        served = self.run.serve(self.inner["rot_k"], once)
+        served = self.run.serve(self.sites["rot_k"], once)
         return key if served is once else served.repeat_interleave(copies, 1)
 
     def _softmax(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
-        scores = self.run.serve(self.inner["scores"], args[0])
-        return self.run.serve(self.inner["pattern"], F.softmax(scores, *args[1:], **kwargs))
+        scores = self.run.serve(self.sites["scores"], args[0])
+        return self.run.serve(self.sites["pattern"], F.softmax(scores, *args[1:], **kwargs))
 
     def _fused(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
         query, key, value = args[:3]
         self.dotted = True
-        query = self.run.serve(self.inner["rot_q"], query)
+        query = self.run.serve(self.sites["rot_q"], query)
         key = self._serve_keys(key)
-        if not self.run.wants(self.inner["scores"], self.inner["pattern"]):
-            self.run.pass_by(self.inner["scores"], self.inner["pattern"])
+        if not self.run.wants(self.sites["scores"], self.sites["pattern"]):
+            self.run.pass_by(self.sites["scores"], self.sites["pattern"])
             return F.scaled_dot_product_attention(query, key, value, *args[3:], **kwargs)
         module = _NotTraining()
-        z, _ = attend(module, query, key, value, kwargs.get("attn_mask"), self.run, self.inner,
+        z, _ = attend(module, query, key, value, kwargs.get("attn_mask"), self.run, self.sites,
                       is_causal=kwargs.get("is_causal", False))
         return z.transpose(1, 2)
 

@@ -223,7 +223,7 @@ def merge(prompts: Sequence[Prompt]) -> Tokens:
     first = parts[0]
     if len(parts) == 1:
         return first
-    rows = {}
+    rows: dict[str, Any] = {}
     for part in fields(Tokens):
         values = [getattr(tokens, part.name) for tokens in parts]
         if part.name != "padding_side":

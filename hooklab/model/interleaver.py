@@ -58,7 +58,7 @@ class SiteInterleaver(Interleaver):
         for port in layout.all_ports:
             if port.source is not None:
                 self.by_source[port.source] = (*self.by_source.get(port.source, ()), port)
-        self.block_inputs = {port.source for port in layout.all_ports if port.site == "resid_pre"}
+        self.block_inputs = {str(port.source) for port in layout.all_ports if port.site == "resid_pre"}
         inline = layout.family.attention == "inline"
         self.inline = {layout.native(layout.role(i, "attn")): layout.attention_ports[id(layout.role(i, "attn"))]
                        for i in range(layout.facts.n_layers)} if inline else {}
@@ -67,6 +67,7 @@ class SiteInterleaver(Interleaver):
         embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
         self.leaves = [layout.native(layout.module(layout.base, path)) + ".output" for path in embedders]
         self.light = False
+        self.thread = 0
         self.modules = {layout.native(module): module for module in layout.hf.modules()}
         self.refused: dict[str, str] = {}
         self._reset()
@@ -85,6 +86,7 @@ class SiteInterleaver(Interleaver):
 
     def __enter__(self) -> SiteInterleaver:
         self._reset()
+        self.thread = threading.get_ident()
         self.base = dict(self.counts)
         self._stack = ExitStack()
         try:
@@ -135,7 +137,7 @@ class SiteInterleaver(Interleaver):
         if any(port.source is None for port in ports):
             watched.update(f"{path}.{side}" for path in self.inline for side in ("input", "output"))
         if self.layout.family.folds:
-            watched |= self.block_inputs
+            watched.update(self.block_inputs)
         if self.grad or any(port.site == "pos_embed" for port in ports):
             watched.update(self.leaves)
         return watched
@@ -275,7 +277,7 @@ class SiteInterleaver(Interleaver):
             if not torch.is_grad_enabled() and torch.equal(new, old):
                 return value
         new = new.clone()  # the model may go on to change it in place; the caller keeps the original
-        if port.later is not None:
+        if port.later is not None and port.correct is not None:
             self.corrections.setdefault(port.later, []).append(port.correct(value, old, new))
             return value
         return port.put(value, new.flatten(0, 1) if flat else new)

@@ -38,7 +38,7 @@ class Facts:
 class Layout:
     """Roles, sizes and ports of one model."""
 
-    def __init__(self, hf: nn.Module, table: Family | None = None) -> None:
+    def __init__(self, hf: Any, table: Family | None = None) -> None:
         self.hf = hf
         self.base, config = _base_model(hf)
         self.config = config
@@ -52,7 +52,7 @@ class Layout:
 
     # Modules ----------------------------------------------------------------------------------------------------
 
-    def module(self, root: nn.Module, path: str) -> nn.Module:
+    def module(self, root: nn.Module, path: str) -> Any:
         """The submodule at a role's path; FamilyError says which table is wrong when there is none."""
         found: Any = root
         for name in path.split("."):
@@ -63,7 +63,7 @@ class Layout:
                     f"it has {', '.join(dict(root.named_children()))}.")
         return found
 
-    def role(self, layer: int, name: str) -> nn.Module | None:
+    def role(self, layer: int, name: str) -> Any:
         """The module that plays a role (`"o"`, `"ln2"`, …) in a block, or None where the family has none."""
         path = getattr(self.family, name)
         return None if path is None else self.module(self.blocks[layer], path)
@@ -161,7 +161,7 @@ class Layout:
         if site in ("rot_q", "rot_k", "scores", "pattern"):
             return self._inner_port(site, layer)
         if site in ("mlp_pre", "mlp_pre_linear") and self.family.gate_up:
-            half = self.facts.d_mlp
+            half = self.facts.d_mlp or 0
             part = ports.span(0, half) if site == "mlp_pre" else ports.span(half, 2 * half)
             return self._make(site, layer, self.role(layer, "gate_up"), "output", part)
         if site.endswith("_scale"):
@@ -170,8 +170,7 @@ class Layout:
             return self._result_port(layer)
         role, grip = self._whole[site]
         module = self.blocks[layer] if role == "block" else self.role(layer, role)
-        part = ports.heads(self.facts.d_head) if site == "z" else None
-        return self._make(site, layer, module, grip, part)
+        return self._make(site, layer, module, grip, ports.heads(self.facts.d_head) if site == "z" else None)
 
     @property
     def _whole(self) -> dict[str, tuple[str, str]]:
@@ -187,7 +186,7 @@ class Layout:
             "mlp_out": ("post_mlp" if table.post_mlp else "down" if table.down else "mlp", "output"),
         }
 
-    def _make(self, site: str, layer: int | None, module: nn.Module | None, grip: str, part: Part | None = None,
+    def _make(self, site: str, layer: int | None, module: nn.Module, grip: str, part: Part | None = None,
               side: str | None = None) -> Port:
         take, put = ports.through(grip, part)
         side = side or ("input" if grip in ("input", "stream") else "output")
@@ -237,7 +236,7 @@ class Layout:
                 for layer in range(len(self.blocks))}
 
 
-def _base_model(hf: nn.Module) -> tuple[nn.Module, Any]:
+def _base_model(hf: Any) -> tuple[Any, Any]:
     """The module that holds the blocks, and the config that describes it."""
     base = getattr(hf, getattr(hf, "base_model_prefix", "") or "", hf)
     config = hf.config

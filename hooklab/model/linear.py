@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 
 def matrix(module: nn.Module) -> Tensor:
     """The module's weight as [d_in, d_out], so that `x @ matrix(module)` is what it computes, bias apart."""
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if type(module).__name__ == "Conv1D":
         return weight  # already [d_in, d_out]
     if isinstance(weight, Tensor) and weight.is_floating_point() and weight.ndim == 2:

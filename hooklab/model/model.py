@@ -7,6 +7,7 @@ gradient flags are the user's, and `close()` (or the end of a `with`) takes hook
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -70,12 +71,12 @@ class Model:
 
     path = "model"
 
-    def __init__(self, hf: nn.Module, tokenizer: Any = None, processor: Any = None) -> None:
+    def __init__(self, hf: Any, tokenizer: Any = None, processor: Any = None) -> None:
         self_test()
         self.hf = hf
         self.tokenizer = tokenizer
         self.processor = processor
-        self.layout = Layout(hf)
+        self.layout: Layout = Layout(hf)
         self.interleaver = SiteInterleaver(self.layout)
         self.reader = Reader(self.layout, tokenizer, processor)
         with warnings.catch_warnings():
@@ -182,7 +183,7 @@ class Model:
         make_source_findable(frame)
 
     def _ready_to_run(self) -> None:
-        if self.interleaver.interleaving and self.interleaver.lock._is_owned():
+        if self.interleaver.interleaving and self.interleaver.thread == threading.get_ident():
             raise TraceError("This model is already running a trace; a trace of the same model cannot be opened inside "
                              "it. Use t.invoke(...) for more prompts, or end the outer block first.")
         if self.device.type == "meta":

@@ -99,8 +99,9 @@ class Plain:
             return role(layer, "qkv"), ports.fused_part(which, table.packing, facts.n_heads, facts.n_kv_heads,
                                                         facts.d_head)
         if table.gate_up is not None and stem in ("Gate", "In"):
-            start = 0 if stem == "Gate" else facts.d_mlp
-            return role(layer, "gate_up"), ports.span(start, start + facts.d_mlp)
+            width = facts.d_mlp or 0
+            start = 0 if stem == "Gate" else width
+            return role(layer, "gate_up"), ports.span(start, start + width)
         names = {"O": "o", "Out": "down", "Gate": "gate", "In": "gate" if table.up is None else "up"}
         return role(layer, names[stem]), None
 
@@ -108,7 +109,7 @@ class Plain:
         """Gain or bias of a norm, [d_model], in float32 at least: norms compute in it."""
         layout, is_gain = self.layout, name == stem
         final = stem == "ln_final"
-        module = layout.module(layout.base, layout.family.ln_final) if final else layout.role(layer, stem)
+        module = layout.module(layout.base, layout.family.ln_final or "") if final else layout.role(layer, stem)
         kept = getattr(module, "weight" if is_gain else "bias", None)
         if kept is None:  # a norm without gain or bias
             block = next(layout.blocks[layer].parameters())
@@ -128,7 +129,7 @@ class Plain:
             return rows if last is table else type(last).forward(last, rows)
 
     def _positions(self) -> Tensor:
-        module = self.layout.module(self.layout.base, self.layout.family.pos_embed)
+        module = self.layout.module(self.layout.base, self.layout.family.pos_embed or "")
         return module.weight.detach()[getattr(module, "offset", 0):]  # OPT keeps two rows in front of position 0
 
     def _split_heads(self, matrix: Tensor) -> Tensor:

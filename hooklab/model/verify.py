@@ -93,7 +93,7 @@ class Report:
 
     def _rows(self) -> list[tuple[str, ...]]:
         """Table rows: one an identity, and one a site for all its write laws together."""
-        rows = [(c.name, " ".join(c.sites), "" if c.error is None else f"{c.error:.1e}", c.status, c.note)
+        rows: list[tuple[str, ...]] = [(c.name, " ".join(c.sites), "" if c.error is None else f"{c.error:.1e}", c.status, c.note)
                 for c in self.checks if c.name not in LAWS and c.error is not None]
         for site in dict.fromkeys(c.sites[0] for c in self.checks if c.name in LAWS):
             laws = [c for c in self.checks if c.name in LAWS and c.sites == (site,)]

@@ -46,7 +46,7 @@ class PerLayer:
         layers, *rest = index if isinstance(index, tuple) else (index,)
         if rest and isinstance(rest[0], Integral) and "head" in self.axes[1]:
             rest[0] = check_index(int(rest[0]), self.shape[1], self.axes[1])
-        chosen = range(self.shape[0])[layers] if isinstance(layers, slice) else layers
+        chosen: Any = range(self.shape[0])[layers] if isinstance(layers, slice) else layers
         if hasattr(chosen, "__iter__"):
             made = [self._one(layer, rest) for layer in chosen]
             if not made:
@@ -175,7 +175,7 @@ class Weights:
     def sizes(self, name: str) -> tuple[int, ...]:
         """Sizes of a weight's axes, without reading it."""
         facts = self.layout.facts
-        known = {"layer": facts.n_layers, "head": facts.n_heads, "kv_head": facts.n_kv_heads, "pos": facts.n_ctx}
+        known: dict[str, Any] = {"layer": facts.n_layers, "head": facts.n_heads, "kv_head": facts.n_kv_heads, "pos": facts.n_ctx}
         return tuple(known[axis] if axis in known else getattr(facts, axis) for axis in ROWS[name].axes)
 
     def _of_head(self, name: str, layer: int, head: int | None) -> Tensor:
