@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import FamilyError
+
 
 def matrix(module: nn.Module) -> Tensor:
     """The module's weight as [d_in, d_out], so that `x @ matrix(module)` is what it computes, bias apart."""
@@ -27,7 +29,8 @@ def _probe(module: nn.Module) -> Tensor:
     """Read a matrix off by running the identity through: the way that works for every quantization."""
     d_in = getattr(module, "in_features", None)
     if d_in is None:
-        raise TypeError(f"{type(module).__name__} is no linear map whose weight can be read")
+        raise FamilyError(f"{type(module).__name__} is no linear map whose weight can be read; the table of this "
+                          f"architecture names the wrong module.")
     device = next(iter(module.buffers()), next(iter(module.parameters()))).device
     forward = type(module).forward  # past any instrumentation: this is no part of a forward pass
     with torch.no_grad():

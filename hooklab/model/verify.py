@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import SiteError
 from ..records import Activations
 from ..runtime.trace import capture
-from ..sites import SITES
+from ..sites import ORDER, SITES
 from .identities import identities
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ PAIR_SITES = ("scores", "pattern")
 NOT_FINITE = "the output is finite"
 EFFECT = "a change changes the output"
 CAUSAL = "a change leaves earlier positions alone"
+ORDER_LAW = "a change leaves earlier sites alone"
 BOTTLENECK = "clean values everywhere give the clean output"
 STATUSES = ("absent", "exact", "approximate", "FAILED")
-LAWS = {EFFECT: "effect", CAUSAL: "earlier", BOTTLENECK: "bottleneck"}
+LAWS = {EFFECT: "effect", CAUSAL: "earlier positions", ORDER_LAW: "earlier sites",
+        BOTTLENECK: "bottleneck"}
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,25 @@ def _verify(model: Model, prompt: Any) -> Report:
 
 
 def _broken(checks: list[Check]) -> dict[str, str]:
-    """Sites to refuse: those whose own law fails, and those that every failing identity has in common."""
-    broken: dict[str, str] = {}
-    for check in checks:
-        if check.status == "FAILED" and check.sites:
-            broken.setdefault(check.sites[-1], f"{check.name} fails by {check.error:.1e}")
+    """Sites to refuse, each with a reason: as few as explain every failure.
+
+    A site that breaks a write law of its own is wrong. An identity that fails does not say which of its sites is
+    wrong; those are cleared that keep all write laws and carry the whole stream, and those that a passing identity
+    ties to cleared ones.
+    """
+    failed = [check for check in checks if check.status == "FAILED" and check.sites]
+    broken = {c.sites[0]: f"{c.name} fails by {c.error:.1e}" for c in failed if c.name in LAWS}
+    sound = {c.sites[0] for c in checks if c.name == BOTTLENECK} - set(broken)
+    passing = [c for c in checks if c.status != "FAILED" and c.error is not None and c.name not in LAWS]
+    for _ in passing:
+        for check in passing:
+            doubtful = [site for site in check.sites if site not in sound]
+            if len(doubtful) == 1 and doubtful[0] not in broken and len(check.sites) > 1:
+                sound.add(doubtful[0])
+    suspects = {c.name: [s for s in c.sites if s not in sound] or [c.sites[-1]] for c in failed if c.name not in LAWS}
+    for check in sorted((c for c in failed if c.name not in LAWS), key=lambda c: len(suspects[c.name])):
+        if not broken.keys() & set(check.sites):
+            broken[suspects[check.name][-1]] = f"{check.name} fails by {check.error:.1e}"
     return broken
 
 
@@ -196,20 +212,23 @@ def _change_laws(model: Model, ids: tuple[int, ...], ports: list[Any], limit: fl
     """One forward pass in which row r changes site r at one position; the last row changes nothing."""
     at = len(ids) // 2
     edits = {port.address: _row_edit(port, row, at) for row, port in enumerate(ports)}
-    output = _output(capture(model, [list(ids)] * (len(ports) + 1), list(edits), full=True, edits=edits))
-    checks: dict[str, list[tuple[float, float]]] = {}
+    acts = capture(model, [list(ids)] * (len(ports) + 1), list(edits), full=True, edits=edits)
+    output = _output(acts)
+    checks: dict[str, list[tuple[float, float, float]]] = {}
     for row, port in enumerate(ports):
         before = _error(output[row, :at], output[-1, :at])
         effect = float((output[row, at:].float() - output[-1, at:].float()).abs().max())
-        checks.setdefault(port.site, []).append((before, effect))
+        earlier = [acts[p.address] for p in ports if p.layer == port.layer and ORDER[p.site] < ORDER[port.site]]
+        disturbed = max((_error(value[row], value[-1]) for value in earlier), default=0.0)
+        checks.setdefault(port.site, []).append((before, effect, disturbed))
     made = []
     for site, found in checks.items():
-        dead = min(effect for _, effect in found) == 0.0
+        dead = min(effect for _, effect, _ in found) == 0.0
         made.append(Check(EFFECT, (site,), float("inf") if dead else 0.0, 0.0,
                           "writing has no effect" if dead else ""))
         if model.facts.causal:
-            made.append(Check(CAUSAL, (site,), max(b for b, _ in found),
-                              5e-6 if limit < 1e-3 else limit))
+            made.append(Check(CAUSAL, (site,), max(b for b, _, _ in found), 5e-6 if limit < 1e-3 else limit))
+        made.append(Check(ORDER_LAW, (site,), max(d for _, _, d in found), 5e-6 if limit < 1e-3 else limit))
     return made
 
 
