@@ -332,3 +332,17 @@ def test_meta_device_is_refused():
     model = Model(build("gpt2").to("meta"))
     with pytest.raises(Exception, match="meta device"):
         model.trace(IDS)
+
+
+def test_a_write_of_another_precision_is_converted_and_of_another_kind_refused(model):
+    with model.trace(IDS):
+        model.layers[1].z = model.layers[1].z.double() * 2
+        doubled = model.logits.save()
+    with model.trace(IDS):
+        model.layers[1].z *= 2
+        same = model.logits.save()
+    assert torch.equal(doubled, same)
+    with pytest.raises(WriteError, match="float32 numbers; the value written holds int64"):
+        with model.trace(IDS):
+            model.layers[1].z = torch.ones(1, 6, 4, 8, dtype=torch.int64)
+            model.logits.save()

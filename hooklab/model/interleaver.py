@@ -276,7 +276,7 @@ class SiteInterleaver(Interleaver):
             check_write(port.address, port.axes, new, old)
             if not torch.is_grad_enabled() and torch.equal(new, old):
                 return value
-        new = new.clone()  # the model may go on to change it in place; the caller keeps the original
+        new = new.to(old.dtype, copy=True)  # the model may go on to change it in place; the caller keeps the original
         if port.later is not None and port.correct is not None:
             self.corrections.setdefault(port.later, []).append(port.correct(value, old, new))
             return value
@@ -323,13 +323,16 @@ def check_write(address: str, axes: tuple[str, ...], new: Any, old: Tensor) -> N
     """Refuse a value that could not stand where `old` stands.
 
     Raises:
-        WriteError: not a tensor, another shape, or another device.
+        WriteError: not a tensor, another shape or device, or not floating-point (another precision is converted).
     """
     if not isinstance(new, Tensor):
         raise WriteError(f"{address} can only be replaced by a tensor, not {type(new).__name__}. To fill it with a "
                          f"number, write into it: `{address.split('.')[-1]}[:] = {new!r}`.")
     if new.shape != old.shape:
         raise WriteError(f"{address} has shape {shape_text(old, axes)}; the value written has {list(new.shape)}.")
+    if not new.is_floating_point():
+        raise WriteError(f"{address} holds {str(old.dtype).removeprefix('torch.')} numbers; the value written holds "
+                         f"{str(new.dtype).removeprefix('torch.')}.")
     if new.device != old.device:
         raise WriteError(f"{address} lives on {old.device}; the value written is on {new.device}.")
 

@@ -74,8 +74,6 @@ class Model:
     def __init__(self, hf: Any, tokenizer: Any = None, processor: Any = None) -> None:
         self_test()
         self.hf = hf
-        self.tokenizer = tokenizer
-        self.processor = processor
         self.layout: Layout = Layout(hf)
         self.interleaver = SiteInterleaver(self.layout)
         self.reader = Reader(self.layout, tokenizer, processor)
@@ -86,6 +84,20 @@ class Model:
         self._root.reader = self.reader
         self.layers = Layers([self._envoy(block) for block in self.layout.blocks])
         self._weights: Weights | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that text goes through, or None; assign another to use it from now on."""
+        return self.reader.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.reader.tokenizer = tokenizer
+
+    @property
+    def processor(self) -> Any:
+        """The processor for images and text, or None."""
+        return self.reader.processor
 
     # What it is -------------------------------------------------------------------------------------------------
 

@@ -173,12 +173,17 @@ def scaled(take: Take, put: Put, factor: float) -> tuple[Take, Put]:
 # Sites that no single value carries -------------------------------------------------------------------------------
 
 
+def wide(x: Tensor) -> Tensor:
+    """A tensor in float32, or in its own type where that is wider: what norms compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def norm_scale(norm: torch.nn.Module, kind: str) -> Callable[[Tensor], Tensor]:
-    """x -> what the norm divides by, in float32: [batch pos one]."""
+    """x -> what the norm divides by, in float32 at least: [batch pos one]."""
     eps = norm_eps(norm)
 
     def scale(x: Tensor) -> Tensor:
-        x = x.float()
+        x = wide(x)
         if kind == "layer":
             return (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
         return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
@@ -195,18 +200,18 @@ def norm_eps(norm: torch.nn.Module) -> float:
 
 
 def norm_gain(norm: torch.nn.Module, kind: str) -> Tensor | float:
-    """The norm's gain, [d_model], in float32."""
+    """The norm's gain, [d_model], in float32 at least."""
     weight = getattr(norm, "weight", None)
     if weight is None:
         return 1.0
-    return weight.float() + 1.0 if kind == "rms1p" else weight.float()
+    return wide(weight) + 1.0 if kind == "rms1p" else wide(weight)
 
 
 def scale_correction(norm: torch.nn.Module, kind: str) -> Callable[[Any, Tensor, Tensor], Callable[[Any], Any]]:
     """What a changed divisor does to the norm's output."""
 
     def correct(value: Any, old: Tensor, new: Tensor) -> Callable[[Any], Any]:
-        x = first_input(value).float().reshape(*old.shape[:-1], -1)
+        x = wide(first_input(value)).reshape(*old.shape[:-1], -1)
         centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
         weighted = centred * norm_gain(norm, kind)
         # A difference, so that an unchanged divisor corrects by exactly zero.

@@ -1,7 +1,7 @@
 """The training text of `lab`: a seeded `random.Random` in, documents (text) and windows (token ids) out.
 
-Half of the windows are sentences and stories, packed. The other half are random tokens: a segment repeated
-until the window is full, or random pairs in random order, where the token just before tells what follows.
+Some windows are sentences and stories, packed. The others are random tokens: a segment repeated until the
+window is full, or random pairs in random order, where the token just before tells what follows.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,6 @@ MIXTURE = {
 """Kind of sentence -> weight among the documents."""
 STORIES = 1.5
 """Weight of the stories in the same mixture."""
-RANDOM_WINDOWS = 0.5
-"""Fraction of windows that are random tokens."""
 PAIRS = 0.15
 """Fraction of the random windows that are shuffled pairs; the rest are repeated segments."""
 

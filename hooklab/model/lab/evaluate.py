@@ -92,12 +92,17 @@ def correct(lab: Lab, cases: Sequence[Example]) -> list[bool]:
 
 
 def held_facts(relation: str) -> list[Example]:
-    """Every fact of the relation in every phrasing in which it never occurred in training."""
-    rng, found, want = Random(SEED), {}, 2 * len(words.FACTS[relation])
-    while len(found) < want:
-        case = examples.fact(rng, HELD, relation)
-        found[case.keys] = case
-    return list(found.values())
+    """Every fact of the relation in every phrasing in which it never occurred in training.
+
+    A phrasing on which another one goes on is left out: its next word need not be the answer.
+    """
+    rng = Random(SEED)
+    return [
+        examples.told(rng, relation, subject, template)
+        for subject in words.FACTS[relation]
+        for template in examples.fact_templates(relation, subject, HELD)
+        if not examples.open_ended(relation, template)
+    ]
 
 
 def first_name(case: Example) -> str:

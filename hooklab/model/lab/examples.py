@@ -104,11 +104,21 @@ def fact_templates(relation: str, subject: str, split: str) -> tuple[str, ...]:
     return tuple(ranked[:2] if split == HELD else ranked[2:])
 
 
-def fact(rng: Random, split: str, relation: str | None = None) -> Example:
+def open_ended(relation: str, template: str) -> bool:
+    """Whether another phrasing goes on where this one ends ("is in", "is in the city of")."""
+    return any(other.startswith(template + " ") for other in words.FACT_TEMPLATES[relation])
+
+
+def fact(rng: Random, split: str) -> Example:
     """Like "Paris is the capital of" -> " France"; also country -> capital, person and landmark -> city."""
-    relation = relation or rng.choice(tuple(words.FACTS))
-    subject, answer = rng.choice(tuple(words.FACTS[relation].items()))
-    template = rng.choice(fact_templates(relation, subject, split))
+    relation = rng.choice(tuple(words.FACTS))
+    subject = rng.choice(tuple(words.FACTS[relation]))
+    return told(rng, relation, subject, rng.choice(fact_templates(relation, subject, split)))
+
+
+def told(rng: Random, relation: str, subject: str, template: str) -> Example:
+    """One fact in one phrasing."""
+    answer = words.FACTS[relation][subject]
     others = [name for name in words.NAMES if not pair_held(name, subject.split()[0])]
     prompt = template.format(x=subject, name=rng.choice(others))
     key = (relation, subject, template)

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -27,17 +28,31 @@ CONTEXT, TOKENS_PER_STEP = 128, 2048
 SHAPE = {"n_layer": 5, "n_embd": 144, "n_head": 6}
 WINDOWS = ((64, 0.8), (128, 0.2))
 """Window length -> fraction of the steps that use it (longer ones in smaller batches)."""
+STEPS = 7200
 PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.05, 1.0
 END, IGNORED = 0, -100
 FAST, PLAIN = "gelu_pytorch_tanh", "gelu_new"
 """The same function: the fused one trains a fifth faster, the other is the name GPT-2 is saved with."""
 
 
-class Batches:
-    """The endless stream of batches that a seed gives: half packed documents, half random tokens."""
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training with its own optimizer and its own stream of batches."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int):
-        self.tokenizer, self.rng, self.waiting = tokenizer, Random(seed), []
+    share: float  # fraction of all steps
+    random: float  # fraction of the windows that are random tokens
+    cosine: float  # fraction of the decay that is gone through
+
+
+PHASES = (Phase(7 / 18, random=0.5, cosine=0.5), Phase(11 / 18, random=0.2, cosine=1.0))
+"""First until induction has formed, then mostly sentences; the learning rate starts again in between."""
+
+
+class Batches:
+    """The endless stream of batches that a seed gives: packed documents and random tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, share: float):
+        self.tokenizer, self.rng, self.waiting, self.share = tokenizer, Random(seed), [], share
         self.ids = range(len(SPECIAL), len(tokenizer))
 
     def packed(self, length: int) -> list[int]:
@@ -54,7 +69,7 @@ class Batches:
         lengths, shares = zip(*WINDOWS, strict=True)
         length = self.rng.choices(lengths, shares)[0]
         count = TOKENS_PER_STEP // length
-        split = int(corpus.RANDOM_WINDOWS * count)
+        split = int(self.share * count)
         random = [[END, *corpus.random_window(self.rng, self.ids, length - 1)] for _ in range(split)]
         text = [self.packed(length) for _ in range(count - split)]
         return torch.tensor(random + text), torch.tensor([*map(known, random), *text])
@@ -70,14 +85,14 @@ def known(window: Sequence[int]) -> list[int]:
     return labels
 
 
-def losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+def losses(logits: torch.Tensor, labels: torch.Tensor, share: float) -> tuple[torch.Tensor, float, float]:
     """Mean loss over the labels that count, then its value on the random and on the text windows, in nats."""
     next_one, targets = logits[:, :-1].flatten(0, 1), labels[:, 1:]
     each = torch.nn.functional.cross_entropy(
         next_one, targets.flatten(), ignore_index=IGNORED, reduction="none"
     ).view_as(targets)
     counts = targets != IGNORED
-    split = int(corpus.RANDOM_WINDOWS * len(labels))
+    split = int(share * len(labels))
     parts = slice(split), slice(split, None)
     random, text = ((each[part].sum() / counts[part].sum()).item() for part in parts)
     return each.sum() / counts.sum(), random, text
@@ -119,17 +134,15 @@ def rate(step: int, steps: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, dict]:
-    """The trained model, its tokenizer, and what the training took."""
-    tokenizer = build(CONTEXT)
-    model, batches, start = fresh(len(tokenizer), seed), Batches(tokenizer, seed), time.monotonic()
-    descent = optimizer(model)
+def run(model: GPT2LMHeadModel, batches: Batches, steps: int, cosine: float, every: int) -> dict[str, float]:
+    """Train for one phase; the loss of its last step, in nats, by kind of window."""
+    descent, start = optimizer(model), time.monotonic()
     model.train()
     for step in range(steps):
         for group in descent.param_groups:
-            group["lr"] = PEAK_RATE * rate(step, steps)
+            group["lr"] = PEAK_RATE * rate(step, round(steps / cosine))
         ids, labels = batches.draw()
-        loss, random, text = losses(model(input_ids=ids).logits, labels)
+        loss, random, text = losses(model(input_ids=ids).logits, labels, batches.share)
         descent.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -137,15 +150,26 @@ def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, Pre
         if step % every == 0 or step == steps - 1:
             minutes = (time.monotonic() - start) / 60
             print(f"step {step:5d}  random {random:.3f}  text {text:.3f} nats  {minutes:.1f} min", flush=True)
+    model.eval()
+    return {"random": round(random, 3), "text": round(text, 3)}
+
+
+def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, dict]:
+    """The trained model, its tokenizer, and what the training took."""
+    tokenizer, start = build(CONTEXT), time.monotonic()
+    model, nats = fresh(len(tokenizer), seed), {}
+    for index, phase in enumerate(PHASES):
+        batches = Batches(tokenizer, seed + 1000 * index, phase.random)
+        nats = run(model, batches, round(phase.share * steps), phase.cosine, every)
     took = {
         "seed": seed,
         "steps": steps,
         "tokens": steps * TOKENS_PER_STEP,
         "minutes": round((time.monotonic() - start) / 60, 1),
         "threads": torch.get_num_threads(),
-        "final_nats": {"random": round(random, 3), "text": round(text, 3)},
+        "final_nats": nats,
     }
-    return model.eval(), tokenizer, took
+    return model, tokenizer, took
 
 
 def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, took: dict, out: Path) -> None:
@@ -172,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=5600)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
