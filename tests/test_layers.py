@@ -13,7 +13,8 @@ ROWS = [
     {"address", "families", "tokens", "records", "positions"},
     {"model"},
     {"runtime"},
-    {"demo", "cli"},
+    {"demo"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 # Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime.

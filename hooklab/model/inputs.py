@@ -100,7 +100,9 @@ class Reader:
         ids, mask = tokens.pad(self.side, pad_id)
         inputs: dict[str, Any] = {"input_ids": ids}
         ragged = len(set(tokens.lengths)) > 1
-        if self.takes_mask and (ragged or generating):  # a mask of ones costs as much as one that says something
+        # A mask of ones costs as much as one that says something; but transformers takes pad tokens without one amiss.
+        padded = getattr(self.layout.config, "pad_token_id", None)
+        if self.takes_mask and (ragged or generating or any(padded in row for row in tokens.ids)):
             inputs["attention_mask"] = mask
         if ragged and self.side == "left" and self.takes_positions and not generating:
             inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side))

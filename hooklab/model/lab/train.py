@@ -172,6 +172,11 @@ def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, Pre
     return model, tokenizer, took
 
 
+def change(file: Path, **entries: object) -> None:
+    """Set entries of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries, indent=2) + "\n")
+
+
 def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, took: dict, out: Path) -> None:
     """Write the folder: every file is complete in a temporary folder before any is moved into place."""
     out.mkdir(parents=True, exist_ok=True)
@@ -181,10 +186,10 @@ def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, took: dict,
         tokenizer.save_pretrained(draft)
         ends = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
         GenerationConfig(**ends, max_length=CONTEXT).save_pretrained(draft)
-        settings = json.loads((draft / "config.json").read_text())
         # Stored in half precision, opened in single.
-        settings |= {"dtype": "float32", "activation_function": PLAIN, "lab_training": took}
-        (draft / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        change(draft / "config.json", dtype="float32", activation_function=PLAIN, lab_training=took)
+        # The name that every version of transformers knows.
+        change(draft / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
         for file in draft.iterdir():
             staged = out / f".{file.name}.part"
             shutil.copyfile(file, staged)
