@@ -182,7 +182,7 @@ def test_stored_in_half_precision_and_opened_in_single():
     from safetensors import safe_open
 
     with safe_open(PATH / "model.safetensors", "pt") as stored:
-        kinds = {stored.get_tensor(name).dtype for name in stored.keys()}  # noqa: SIM118
+        kinds = {stored.get_tensor(name).dtype for name in stored.keys()}
     assert kinds == {torch.float16}
     assert GPT2LMHeadModel.from_pretrained(PATH).dtype == torch.float32
 

@@ -52,7 +52,7 @@ def test_a_table_that_names_no_projection_is_refused_at_the_door(monkeypatch):
 def test_the_report_reads_as_a_table_as_html_and_as_data():
     report = Model(build("gemma2")).verify()
     assert report.ok
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
     console.print(report)
     text = console.export_text()
     assert "pattern · v = z" in text

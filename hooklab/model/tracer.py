@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import linecache
-import os
 import sys
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from nnsight.intervention.tracer import Invoker, InterleavingTracer
+from nnsight.intervention.tracer import InterleavingTracer, Invoker
 from nnsight.tracing.globals import BLOCKS, SOURCES
 
 from ..errors import TraceError
@@ -87,7 +87,7 @@ def make_source_findable(frame: FrameType) -> None:
     if filename.startswith("<"):
         return
     try:
-        changed = os.stat(filename).st_mtime
+        changed = Path(filename).stat().st_mtime
     except OSError:
         return
     if _MTIMES.setdefault(filename, changed) != changed:

@@ -95,8 +95,9 @@ class Report:
 
     def _rows(self) -> list[tuple[str, ...]]:
         """Table rows: one an identity, and one a site for all its write laws together."""
-        rows: list[tuple[str, ...]] = [(c.name, " ".join(c.sites), "" if c.error is None else f"{c.error:.1e}", c.status, c.note)
-                for c in self.checks if c.name not in LAWS and c.error is not None]
+        rows: list[tuple[str, ...]] = [
+            (c.name, " ".join(c.sites), f"{c.error:.1e}", c.status, c.note)
+            for c in self.checks if c.name not in LAWS and c.error is not None]
         for site in dict.fromkeys(c.sites[0] for c in self.checks if c.name in LAWS):
             laws = [c for c in self.checks if c.name in LAWS and c.sites == (site,)]
             worst = max(laws, key=lambda c: (STATUSES.index(c.status), c.error))

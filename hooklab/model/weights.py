@@ -175,7 +175,8 @@ class Weights:
     def sizes(self, name: str) -> tuple[int, ...]:
         """Sizes of a weight's axes, without reading it."""
         facts = self.layout.facts
-        known: dict[str, Any] = {"layer": facts.n_layers, "head": facts.n_heads, "kv_head": facts.n_kv_heads, "pos": facts.n_ctx}
+        known: dict[str, Any] = {"layer": facts.n_layers, "head": facts.n_heads, "kv_head": facts.n_kv_heads,
+                                 "pos": facts.n_ctx}
         return tuple(known[axis] if axis in known else getattr(facts, axis) for axis in ROWS[name].axes)
 
     def _of_head(self, name: str, layer: int, head: int | None) -> Tensor:

@@ -99,7 +99,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     unk = getattr(tokenizer, "unk_token_id", None)
     jobs = ("bos", "eos", "pad", "cls", "sep", "mask")
     if unk not in {getattr(tokenizer, f"{job}_token_id", None) for job in jobs}:
-        ids.discard(unk)  # type: ignore[arg-type]
+        ids.discard(unk)
     return frozenset(ids)
 
 
