@@ -17,9 +17,10 @@ ROWS = [
     {"cli"},
     {"__init__", "__main__"},
 ]
-# Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime.
+# Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime;
+# the command line tells the package's version.
 ALLOWED = {("records", "address"), ("records", "tokens"), ("positions", "tokens"), ("tokens", "positions"),
-           ("model", "runtime")}
+           ("model", "runtime"), ("cli", "__init__")}
 ONLY = {"nnsight": {"model", "runtime"}, "IPython": {"magics", "__init__"}, "anywidget": {"views"}}
 
 
@@ -40,7 +41,7 @@ def imports(path: Path) -> set[str]:
 def part(name: str) -> str:
     """The top-level member of hooklab that a module belongs to."""
     pieces = name.split(".")
-    return pieces[1] if len(pieces) > 1 else "__init__"
+    return "__init__" if len(pieces) == 1 or pieces[1].startswith("__") else pieces[1]
 
 
 def row(member: str) -> int:
