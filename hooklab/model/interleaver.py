@@ -66,6 +66,9 @@ class SiteInterleaver(Interleaver):
                                   for i in range(layout.facts.n_layers)}
         embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
         self.leaves = [layout.native(layout.module(layout.base, path)) + ".output" for path in embedders]
+        self.carriers = {*self.by_source, *self.block_inputs, *self.leaves,
+                         *(port.later for port in layout.all_ports if port.later is not None),
+                         *(f"{path}.{side}" for path in self.inline for side in ("input", "output"))}
         self.light = False
         self.thread = 0
         self.modules = {layout.native(module): module for module in layout.hf.modules()}
@@ -192,7 +195,11 @@ class SiteInterleaver(Interleaver):
 
     def handle(self, provider: str, value: Any) -> Any:
         """Serve a native location, then every site that it carries."""
-        return super().handle(provider, value) if self.light else self._serve_location(provider, value)
+        if self.light:
+            return super().handle(provider, value)
+        if provider in self.carriers:
+            return self._serve_location(provider, value)
+        return self._serve_native(provider, value)
 
     def _serve_location(self, provider: str, value: Any) -> Any:
         if provider in self.block_inputs:
