@@ -46,7 +46,8 @@ class Rate:
         """The 95 % Wilson interval of the share."""
         z, n, p = 1.96, self.n, self.share
         middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+        low, high = (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+        return max(0.0, low), min(1.0, high)
 
 
 @dataclass(frozen=True)
@@ -216,15 +217,15 @@ def ablations(lab: Lab) -> dict[str, tuple[list[Head], Rate, Rate, Rate]]:
     """What zeroing heads does: name -> heads, then repeated tokens, facts and indirect objects."""
     ids = repeated_ids(lab)
     previous, induction = head_scores(lab, ids)
-    found = above(induction, INDUCTION)
-    ranked = above(induction, -1.0)
+    found, before = above(induction, INDUCTION), above(previous, PREVIOUS)
+    others = [head for head in above(induction, 0.0) if head not in found and head not in before]
     facts = all_held_facts()
     objects = samples()["indirect object: new pair, new template"][0]
     rows = {
         "none": [],
         "induction heads": found,
-        "previous-token heads": above(previous, PREVIOUS),
-        "as many of the least inductive heads": ranked[::-1][: len(found)],
+        "previous-token heads": before,
+        "as many others, drawn by chance": Random(SEED).sample(others, min(len(found), len(others))),
     }
     table = {}
     for name, heads in rows.items():

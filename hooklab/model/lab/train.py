@@ -28,7 +28,7 @@ CONTEXT, TOKENS_PER_STEP = 128, 2048
 SHAPE = {"n_layer": 5, "n_embd": 144, "n_head": 6}
 WINDOWS = ((64, 0.8), (128, 0.2))
 """Window length -> fraction of the steps that use it (longer ones in smaller batches)."""
-STEPS = 7200
+STEPS = 8400
 PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.05, 1.0
 END, IGNORED = 0, -100
 FAST, PLAIN = "gelu_pytorch_tanh", "gelu_new"
@@ -44,8 +44,12 @@ class Phase:
     cosine: float  # fraction of the decay that is gone through
 
 
-PHASES = (Phase(7 / 18, random=0.5, cosine=0.5), Phase(11 / 18, random=0.2, cosine=1.0))
-"""First until induction has formed, then mostly sentences; the learning rate starts again in between."""
+PHASES = (
+    Phase(7 / 21, random=0.5, cosine=0.5),
+    Phase(11 / 21, random=0.2, cosine=1.0),
+    Phase(3 / 21, random=0.1, cosine=1.0),
+)
+"""First until induction has formed, then mostly sentences; the learning rate starts again with each."""
 
 
 class Batches:
@@ -158,13 +162,14 @@ def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, Pre
     """The trained model, its tokenizer, and what the training took."""
     tokenizer, start = build(CONTEXT), time.monotonic()
     model, nats = fresh(len(tokenizer), seed), {}
-    for index, phase in enumerate(PHASES):
+    lengths = [max(1, round(phase.share * steps)) for phase in PHASES]
+    for index, (phase, length) in enumerate(zip(PHASES, lengths, strict=True)):
         batches = Batches(tokenizer, seed + 1000 * index, phase.random)
-        nats = run(model, batches, round(phase.share * steps), phase.cosine, every)
+        nats = run(model, batches, length, phase.cosine, every)
     took = {
         "seed": seed,
-        "steps": steps,
-        "tokens": steps * TOKENS_PER_STEP,
+        "steps": sum(lengths),
+        "tokens": sum(lengths) * TOKENS_PER_STEP,
         "minutes": round((time.monotonic() - start) / 60, 1),
         "threads": torch.get_num_threads(),
         "final_nats": nats,
