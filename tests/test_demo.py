@@ -62,7 +62,7 @@ def test_next_tokens_and_induction(lab):
     chosen = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:12]
     ids = [lab.tokenizer.bos_token_id] + [usable[i] for i in chosen.tolist()] * 2
     pattern = eager.eval()(torch.tensor([ids]), output_attentions=True).attentions[layer][0, head]
-    expected = sum(float(pattern[13 + i, 2 + i]) for i in range(12)) / 12
+    expected = sum(float(pattern[13 + i, 2 + i].detach()) for i in range(12)) / 12
     assert heads.induction[layer][head] == pytest.approx(expected, abs=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -58,3 +59,13 @@ def test_no_file_speaks_of_the_place_where_it_was_written():
     for file in files:
         if file.suffix in {".py", ".md", ".toml", ".txt", ".json"} and file.name != "test_packaging.py" and file.is_file():
             assert not place.search(file.read_text(encoding="utf-8")), file
+
+
+def test_the_readme_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(import hooklab.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(code + "\nassert stream.shape[1] == logits.shape[1] == t.tokens.width == 15\n")
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert "Mary" in done.stdout
