@@ -346,3 +346,17 @@ def test_a_write_of_another_precision_is_converted_and_of_another_kind_refused(m
         with model.trace(IDS):
             model.layers[1].z = torch.ones(1, 6, 4, 8, dtype=torch.int64)
             model.logits.save()
+
+
+def test_gradients_of_heads_and_positions_are_slices_of_the_whole(model):
+    def metric(out):
+        return out.logits[0, -1, 5]
+
+    whole = model.capture(IDS, ["L0.z", "L0.pattern"], metric=metric).grads
+    heads = model.capture(IDS, ["L0H[1,3].z", "L0H2.pattern"], metric=metric)
+    last = model.capture(IDS, ["L0.z"], metric=metric, at="last").grads["L0.z"]
+    assert torch.equal(heads.grads["L0H[1,3].z"], whole["L0.z"][:, :, [1, 3]])
+    assert torch.equal(heads.grads["L0H2.pattern"], whole["L0.pattern"][:, [2]])
+    assert torch.allclose(last, whole["L0.z"][:, -1], atol=1e-6)  # this run took the fused kernel
+    assert whole["L0.z"].abs().max() > 0
+    assert heads["L0H[1,3].z"].shape == (1, 6, 2, 8)

@@ -58,20 +58,23 @@ def capture(model: Model, prompt: Any, sites: str | Iterable[str], *, edits: Map
     wanted = places(model, [sites] if isinstance(sites, str) else list(sites))
     edited = {place: edit for address, edit in (edits or {}).items() for place in places(model, [address])}
     values: dict[str, Tensor] = {}
+    roots: dict[str, Tensor] = {}
     callbacks: dict[str, list[Any]] = {}
     for place, edit in edited.items():
         callbacks.setdefault(_port(model, place).location, []).append(_writer(place, edit))
     prompt_ = model.reader.read(prompt, **_inputs(kwargs))
     index = None if at is None else _index(model, at, prompt_.tokens)
     for place in wanted:
-        callbacks.setdefault(_port(model, place).location, []).append(_saver(place, values, index, grad=grad))
+        callbacks.setdefault(_port(model, place).location, []).append(_saver(place, values, roots, index, grad=grad))
     if not grad and not full and wanted and not (edits and any(p.order > wanted[-1].order for p in edited)):
         callbacks[_port(model, wanted[-1]).location].append(_Stop(len(wanted), values))
     output = run(model, "__call__", callbacks, prompt_, grad=grad, **kwargs)
     grads: dict[str, Tensor] = {}
     if metric is not None:
-        found = torch.autograd.grad(metric(output), list(values.values()), allow_unused=True)
-        grads = {key: torch.zeros_like(values[key]) if g is None else g for key, g in zip(values, found, strict=True)}
+        # Of whole sites: a slice of what was handed out is a side branch of the graph, with no gradient of its own.
+        found = torch.autograd.grad(metric(output), list(roots.values()), allow_unused=True)
+        whole = {key: torch.zeros_like(roots[key]) if g is None else g for key, g in zip(roots, found, strict=True)}
+        grads = {str(place): _cut(place, whole[str(place)], index) for place in wanted}
     return Activations(values, prompt_.tokens, output, grads)
 
 
@@ -142,12 +145,22 @@ def _part(place: Place, value: Tensor) -> Tensor:
     return value
 
 
-def _saver(place: Place, values: dict[str, Tensor], index: Any, *, grad: bool) -> Any:
+def _cut(place: Place, value: Tensor, index: Any) -> Tensor:
+    """The heads or neurons of a place, at the selected positions."""
+    kept = _part(place, value)
+    if index is None:
+        return kept
+    return kept.transpose(1, 2)[index] if place.site in ("scores", "pattern") else kept[index]
+
+
+def _saver(place: Place, values: dict[str, Tensor], roots: dict[str, Tensor], index: Any, *, grad: bool) -> Any:
     def save(value: Tensor, step: int) -> None:
-        kept = _part(place, value)
-        if index is not None:
-            kept = kept.transpose(1, 2)[index] if place.site in ("scores", "pattern") else kept[index]
-        values[str(place)] = kept if grad else kept.detach().clone() if kept is value else kept.detach()
+        kept = _cut(place, value, index)
+        if grad:
+            roots[str(place)] = value
+            values[str(place)] = kept
+        else:
+            values[str(place)] = kept.detach().clone() if kept is value else kept.detach()
 
     return save
 
