@@ -74,6 +74,8 @@ def parse(text: str) -> Address:
     Raises:
         SiteError: the site is unknown; the message names the nearest one.
     """
+    if not isinstance(text, str):
+        raise SiteError(f'An address is text such as "L5.resid_post", not {type(text).__name__}.')
     text = text.strip()
     if text in MODEL_SITES:
         return Address(text)
@@ -92,6 +94,8 @@ def parse(text: str) -> Address:
         raise SiteError(f'"{text}" is not an address.' + did_you_mean(text, SITES)
                         + ' Addresses look like "L5.resid_post", "L*.z", "L0:4.pattern", "L9H6.z" or "logits".')
     site = match["site"] or _default_site(match)
+    if site in MODEL_SITES:
+        raise SiteError(f'{site} belongs to the whole model, not to a layer: write "{site}".')
     if site not in LAYER_SITES:
         raise SiteError(f'There is no site "{site}" (in "{text}").' + did_you_mean(site, SITES))
     _check_parts(site, match, text)
@@ -130,6 +134,8 @@ def indices(text: str, size: int | None, word: str) -> list[int]:
         return list(range(size))
     if text.startswith("["):
         return list(dict.fromkeys(i for part in text[1:-1].split(",") for i in indices(part.strip(), size, word)))
+    if not re.fullmatch(r"-?\d+|-?\d*:-?\d*", text):
+        raise LayerError(f"{text!r} is no {word} index; write a number, a range such as 0:4, or * for all.")
     if ":" in text:
         start, stop = (int(part) if part else None for part in text.split(":"))
         chosen = list(range(size))[start:stop]

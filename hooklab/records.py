@@ -33,10 +33,27 @@ class Activations(Mapping[str, "Tensor"]):
     grads: dict[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, address: str) -> Tensor:
-        key = address if address in self.data else self._canonical(address)
-        if key not in self.data:
+        """The value captured under an address, or under another spelling of it.
+
+        Raises:
+            SiteError: it was not captured, or is no address.
+        """
+        found = self.data.get(address)
+        if found is None:
+            found = self.data.get(self._canonical(address))
+        if found is None:
             raise SiteError(f"{address} was not captured." + did_you_mean(address, self.data))
-        return self.data[key]
+        return found
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, str) and self.get(address) is not None
+
+    def get(self, address: str, default: Any = None) -> Any:
+        """The value captured under an address, or the default."""
+        try:
+            return self[address]
+        except SiteError:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.data)
@@ -47,8 +64,11 @@ class Activations(Mapping[str, "Tensor"]):
     @staticmethod
     def _canonical(address: str) -> str:
         parsed = parse(address)
-        layer = None if parsed.layers is None else int(parsed.layers)
-        return Place(parsed.site, layer).key
+        if parsed.layers is None:
+            return parsed.site
+        if parsed.heads is not None or parsed.neurons is not None or not parsed.layers.isdigit():
+            return address  # heads, neurons and ranges are looked up as they were asked for
+        return Place(parsed.site, int(parsed.layers)).key
 
     def __repr__(self) -> str:
         lines = []

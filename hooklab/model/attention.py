@@ -30,8 +30,7 @@ PREFIX = "hooklab_"
 _RUNNING: dict[int, SiteInterleaver] = {}
 """id(attention module) -> the run that it is part of; empty between runs."""
 
-# Arguments that change what attention computes and that `attend` handles, or that only steer kernels.
-_HANDLED = {"softcap", "s_aux"}
+# Arguments that only steer kernels or are for show; `attend` names those that change what it computes.
 _HARMLESS = {"sliding_window", "position_ids", "use_cache", "output_attentions", "cache_position", "is_causal",
              "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_embeddings",
              "past_key_values", "layer_past", "output_hidden_states", "encoder_hidden_states", "return_dict",
@@ -77,7 +76,7 @@ def _function(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                   **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         run = _RUNNING.get(id(module))
-        if run is None or not run.interleaving:
+        if run is None or not run.interleaving or run.foreign:
             return _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
         inner = run.layout.attention_ports[id(module)]
         query = run.serve(inner["rot_q"], query)

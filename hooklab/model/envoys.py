@@ -72,6 +72,13 @@ class Block(Envoy):
         raise SiteNameError(f"A layer has no {name!r}.{hint} model.sites lists what there is.")
 
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = hasattr(type(self), name) or name in self.__dict__ or name in ("path", "interleaver")
+        if not known and not name.startswith("_") and "_aliases" in self.__dict__:
+            self.__getattr__(name)  # a misspelt site would be written to nothing
+        super().__setattr__(name, value)
+
+
 for _site in LAYER_SITES:
     setattr(Block, _site, SiteProperty(_site))
 

@@ -9,19 +9,25 @@ from each sequence's first real token, so that a ragged batch computes what its 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import PromptError, TraceError, did_you_mean
 from ..tokens import Tokens
 from .layout import Layout
 
 PER_EXAMPLE = ("pixel_values", "image_sizes", "pixel_attention_mask")
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+LOOSE = frozenset({"output_attentions", "output_hidden_states", "return_dict", "use_cache", "logits_to_keep", "labels",
+                   "position_ids", "past_key_values", "cache_position", "output_router_logits"})
+"""Options that many forwards take without naming them."""
+OURS = ("grad", "at", "edits", "full", "metric", "images")
+BESIDE = frozenset({"labels", "length", "special_tokens_mask", "offset_mapping", "overflow_to_sample_mapping"})
+"""What tokenizers return beside inputs."""
 INPUT_NAMES = frozenset({"input_ids", "attention_mask", "inputs_embeds", "images", *PER_EXAMPLE, *PER_TOKEN})
 
 
@@ -49,6 +55,7 @@ class Reader:
         self.tokenizer = tokenizer
         self.processor = processor
         parameters = inspect.signature(type(layout.hf).forward).parameters
+        self.options = frozenset(parameters) - {"self", "kwargs"} | LOOSE
         self.takes_positions = "position_ids" in parameters
         self.takes_mask = "attention_mask" in parameters
         self.side = "left" if layout.facts.causal else "right"
@@ -65,22 +72,32 @@ class Reader:
         """
         if isinstance(prompt, Prompt):
             return prompt
-        if kwargs.get("images") is not None:
-            return self._checked(self._with_images(prompt, kwargs["images"]))
-        if prompt is None and kwargs.get("inputs_embeds") is not None:
-            extras = {k: v for k, v in kwargs.items() if v is not None}
-            return Prompt(None, extras, kwargs["inputs_embeds"].shape[0])
-        extras = {name: kwargs[name] for name in PER_EXAMPLE if kwargs.get(name) is not None}
-        if prompt is None:
-            prompt = kwargs.get("input_ids")
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if prompt is not None and "input_ids" in kwargs:
+            raise PromptError("Pass the prompt or input_ids=, not both.")
+        prompt = kwargs.pop("input_ids", None) if prompt is None else prompt
+        if "images" in kwargs:
+            return self._checked(self._with_images(prompt, kwargs.pop("images"), kwargs))
+        if prompt is None and "inputs_embeds" in kwargs:
+            return Prompt(None, kwargs, kwargs["inputs_embeds"].shape[0])
         if isinstance(prompt, Mapping) or hasattr(prompt, "input_ids"):
-            return self._checked(self._from_encoding(dict(prompt), extras))
-        if any(kwargs.get(name) is not None for name in PER_TOKEN):
-            return self._checked(self._from_encoding({**kwargs, "input_ids": prompt}, extras))
-        if isinstance(prompt, Tokens):
-            return self._checked(Prompt(prompt, extras, len(prompt)))
-        tokens = self._tokens(prompt, kwargs.get("attention_mask"))
-        return self._checked(Prompt(tokens, extras, len(tokens)))
+            return self._checked(self._from_encoding({**dict(prompt), **kwargs}))
+        if kwargs.keys() & {"attention_mask", *PER_TOKEN}:
+            if not _is_ids(prompt):
+                raise PromptError(f"{', '.join(kwargs)} goes with token ids, not with text: pass the encoding instead.")
+            return self._checked(self._from_encoding({"input_ids": prompt, **kwargs}))
+        tokens = prompt if isinstance(prompt, Tokens) else self._tokens(prompt)
+        return self._checked(Prompt(tokens, kwargs, len(tokens)))
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse keyword arguments that the model's forward would swallow without a word.
+
+        Raises:
+            TraceError: an unknown name; the message has the nearest one.
+        """
+        for name in options:
+            if name not in self.options:
+                raise TraceError(f"There is no option {name!r}." + did_you_mean(name, (*OURS, *self.options)))
 
     def tokens(self, prompt: Any, **kwargs: Any) -> Tokens:
         """The tokens of a prompt."""
@@ -111,15 +128,16 @@ class Reader:
 
     # Kinds of input ---------------------------------------------------------------------------------------------
 
-    def _tokens(self, prompt: Any, mask: Tensor | None) -> Tokens:
+    def _tokens(self, prompt: Any) -> Tokens:
         if prompt is None:
             raise PromptError("There is no prompt: pass text, token ids, an encoding or chat messages.")
         if isinstance(prompt, str):
             return self._encode([prompt])
-        if isinstance(prompt, Tensor):
-            ids = prompt if prompt.ndim == 2 else prompt.reshape(1, -1)
-            return Tokens.from_ids(ids.tolist(), self.tokenizer, None if mask is None else mask.tolist(),
-                                   image_token_ids=self.image_ids)
+        if _is_ids(prompt):
+            return Tokens.from_ids(_id_rows(prompt), self.tokenizer, image_token_ids=self.image_ids)
+        if not isinstance(prompt, Iterable):
+            raise PromptError(f"A prompt cannot be made of {type(prompt).__name__}; pass text, token ids, an encoding or "
+                              f"chat messages.")
         items = list(prompt)
         if not items:
             raise PromptError("The prompt is empty.")
@@ -127,12 +145,6 @@ class Reader:
             return self._encode(items)
         if all(isinstance(item, Mapping) for item in items):
             return self._chat(items)
-        if all(isinstance(item, Tensor) for item in items):
-            items = [item.tolist() for item in items]
-        if all(isinstance(item, int) for item in items):
-            items = [items]
-        if all(isinstance(item, Sequence) and all(isinstance(i, int) for i in item) for item in items):
-            return Tokens.from_ids(items, self.tokenizer, image_token_ids=self.image_ids)
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise PromptError(f"A prompt cannot be made of {kinds}; pass text, lists of text, token ids, an encoding, or "
                           f"chat messages ({{'role': …, 'content': …}}).")
@@ -150,11 +162,18 @@ class Reader:
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return self._encode([text], special=False)
 
-    def _from_encoding(self, encoding: dict[str, Any], extras: dict[str, Any]) -> Prompt:
-        encoding = {name: value for name, value in encoding.items() if value is not None}
+    def _from_encoding(self, encoding: dict[str, Any]) -> Prompt:
+        encoding = {name: value for name, value in encoding.items() if value is not None and name not in BESIDE}
         if "input_ids" not in encoding:
             raise PromptError(f"This encoding has no input_ids, only {', '.join(encoding)}.")
-        tokens = Tokens.from_encoding(encoding, self.tokenizer, image_token_ids=self.image_ids)
+        for name in encoding:
+            if name not in INPUT_NAMES:
+                raise PromptError(f"hooklab does not know what to do with {name!r} in an encoding."
+                                  + did_you_mean(name, INPUT_NAMES))
+        try:
+            tokens = Tokens.from_encoding(encoding, self.tokenizer, image_token_ids=self.image_ids)
+        except (TypeError, ValueError) as error:
+            raise PromptError(f"This encoding cannot be read: {error}") from error
         found = {name: encoding[name] for name in PER_EXAMPLE if name in encoding}
         ids = torch.as_tensor(encoding["input_ids"])
         ids = ids if ids.ndim == 2 else ids[None]
@@ -163,16 +182,16 @@ class Reader:
             if name in encoding:
                 rows = torch.as_tensor(encoding[name]).reshape(ids.shape)
                 found[name] = [row[kept].tolist() for row, kept in zip(rows, mask, strict=True)]
-        return Prompt(tokens, {**found, **extras}, len(tokens))
+        return Prompt(tokens, found, len(tokens))
 
-    def _with_images(self, prompt: Any, images: Any) -> Prompt:
+    def _with_images(self, prompt: Any, images: Any, given: dict[str, Any]) -> Prompt:
         if self.processor is None:
             raise PromptError("Images need the model's processor: open it with hl.load(module, processor=...) or from "
                               "a folder that holds one.")
         text = [prompt] if isinstance(prompt, str) else list(prompt)
         encoding = self.processor(text=text, images=images, return_tensors="pt", padding=True,
                                   padding_side=self.side)
-        return self._from_encoding(dict(encoding), {})
+        return self._from_encoding({**dict(encoding), **given})
 
     # Checks and merging -----------------------------------------------------------------------------------------
 
@@ -217,6 +236,34 @@ class Reader:
     def _padded(self, row: list[int], width: int) -> list[int]:
         pad = [0] * (width - len(row))
         return pad + row if self.side == "left" else row + pad
+
+
+def _is_ids(prompt: Any) -> bool:
+    """Whether a prompt is token ids: an array, a tensor, a list of numbers, or a list of those."""
+    if hasattr(prompt, "tolist"):
+        return True
+    if isinstance(prompt, str) or not isinstance(prompt, Sequence) or not prompt:
+        return False
+    return all(isinstance(item, Integral) or hasattr(item, "tolist") or
+               (isinstance(item, Sequence) and not isinstance(item, str) and all(isinstance(i, Integral) for i in item))
+               for item in prompt)
+
+
+def _id_rows(prompt: Any) -> list[Any]:
+    """Token ids as rows of plain numbers.
+
+    Raises:
+        PromptError: more than two axes, or numbers and rows mixed.
+    """
+    rows = prompt.tolist() if hasattr(prompt, "tolist") else [i.tolist() if hasattr(i, "tolist") else i for i in prompt]
+    if isinstance(rows, Integral):
+        rows = [rows]
+    if all(isinstance(row, Integral) for row in rows):
+        return [[int(i) for i in rows]]
+    rows = [row[0] if len(row) == 1 and isinstance(row[0], list) else row for row in rows if not isinstance(row, Integral)]
+    if any(not isinstance(i, Integral) for row in rows for i in row):
+        raise PromptError("Token ids come as [pos] or [batch pos], whole numbers only.")
+    return [[int(i) for i in row] for row in rows]
 
 
 def merge(prompts: Sequence[Prompt]) -> Tokens:

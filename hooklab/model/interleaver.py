@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import HooklabError, HooklabWarning, TraceError, WriteError
 from .attention import Inline, attending
 from .layout import Layout
-from .ports import Port
+from .ports import Port, first_input, with_first_input
 
 Callback = Callable[[Tensor, int], "Tensor | None"]
 EarlyStop = EarlyStopException
@@ -62,6 +62,7 @@ class SiteInterleaver(Interleaver):
         inline = layout.family.attention == "inline"
         self.inline = {layout.native(layout.role(i, "attn")): layout.attention_ports[id(layout.role(i, "attn"))]
                        for i in range(layout.facts.n_layers)} if inline else {}
+        self.first = str(layout.port("resid_pre", 0).source)
         self.attention_outputs = {layout.native(layout.role(i, "attn")) + ".output": i
                                   for i in range(layout.facts.n_layers)}
         embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
@@ -82,7 +83,6 @@ class SiteInterleaver(Interleaver):
         self.corrections: dict[str, list[Callable[[Any], Any]]] = {}
         self.handed: list[Handed] = []
         self.last = ""
-        self.failure: BaseException | None = None
         self._mode: Inline | None = None
 
     # A run's life -----------------------------------------------------------------------------------------------
@@ -99,7 +99,9 @@ class SiteInterleaver(Interleaver):
                 self._freeze()
             if self.mediators or any(self.ports[location].source is None for location in self.callbacks):
                 self._stack.enter_context(attending(self.layout, self))
+            self.serving += 1  # blocks start now, and what they call before their first site is no part of the run
             super().__enter__()
+            self.serving -= 1
         except BaseException:
             self._stack.close()
             raise
@@ -130,8 +132,12 @@ class SiteInterleaver(Interleaver):
         return lambda module, args, output: self._unless_serving(location, output)
 
     def _unless_serving(self, location: str, value: Any) -> Any:
-        """Serve, unless the module is being called by a callback, which is no part of the forward pass."""
-        return value if self.serving else self._serve_location(location, value)
+        return value if self.foreign else self._serve_location(location, value)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the module now running is no part of the run: called by a block, a callback or another thread."""
+        return self.serving > 0 or threading.get_ident() != self.thread
 
     def _watch(self) -> set[str]:
         """The native locations that matter to a run without blocks."""
@@ -142,7 +148,7 @@ class SiteInterleaver(Interleaver):
         if self.layout.family.folds:
             watched.update(self.block_inputs)
         if self.grad or any(port.site == "pos_embed" for port in ports):
-            watched.update(self.leaves)
+            watched.update((*self.leaves, self.first))
         return watched
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> bool:
@@ -177,9 +183,10 @@ class SiteInterleaver(Interleaver):
 
     def _too_late(self, location: str) -> str:
         name = self.addresses.get(location, location)
-        after = f" after {self.last}" if self.last and self.last != name else ""
+        last = self.last if self.last != name else ""
+        after = f" after {last}" if last else ""
         return (f"{name} was asked for{after}, but the model had already gone past it (or never came by). Inside a "
-                f"trace, read and write in the order of the forward pass: put {name} before {self.last or 'the rest'}; "
+                f"trace, read and write in the order of the forward pass: put {name} before {last or 'later sites'}; "
                 f"or use model.capture(...), where order does not matter.")
 
     def _warn_of_late_edits(self) -> None:
@@ -197,17 +204,21 @@ class SiteInterleaver(Interleaver):
         """Serve a native location, then every site that it carries."""
         if self.light:
             return super().handle(provider, value)
+        if self.foreign and provider.rpartition(".")[0] in self.modules:
+            return value
         if provider in self.carriers:
             return self._serve_location(provider, value)
         return self._serve_native(provider, value)
 
     def _serve_location(self, provider: str, value: Any) -> Any:
         if provider in self.block_inputs:
-            self.batch = self._batch_of(value)
-        elif provider in self.leaves:
+            self.batch = first_input(value).shape[0]
+        if provider in self.leaves:
             self.batch = max(self.batch, value.shape[0])
             if self.grad and self.grad != "weights":
                 value = value.detach().requires_grad_()  # gradients end here: parameters are frozen
+        elif provider == self.first and self.grad and not first_input(value).requires_grad:
+            value = with_first_input(value, first_input(value).detach().requires_grad_())  # given embeddings
         if self.inline and provider.endswith(".input") and provider[:-6] in self.inline:
             self._enter_inline(provider[:-6])
         if self.corrections:
@@ -296,22 +307,31 @@ class SiteInterleaver(Interleaver):
         try:
             for callback in self.callbacks.get(port.location, ()):
                 changed = callback(new, step)
-                new = new if changed is None else changed
+                if changed is not None:
+                    check_write(port.address, port.axes, changed, mine)
+                    new = changed.to(mine.dtype)
         finally:
             self.serving -= 1
         if port.location in self.parked:
-            new = self._guarded(port.location, new)
+            new = self._serve_blocks(port.location, new)
             if not new.is_inference():
                 self.handed.append(Handed(weakref.ref(mine), mine._version, port.address))
         else:
             self.pass_by(port)
         return new
 
-    @staticmethod
-    def _batch_of(value: Any) -> int:
-        args, kwargs = value
-        hidden = args[0] if args else kwargs["hidden_states"]
-        return hidden.shape[0]
+    def _serve_blocks(self, location: str, value: Tensor) -> Tensor:
+        """Serve blocks; with gradients, what each was given of a shared batch is put back into the graph."""
+        pieces = self.batcher.pieces = {} if torch.is_grad_enabled() and self.batcher is not None else None
+        new = self._guarded(location, value)
+        if self.batcher is not None:
+            self.batcher.pieces = None
+        if pieces:
+            new = new.clone()
+            for (start, size), piece in pieces.items():
+                new[start:start + size] = piece
+        return new
+
 
     # Inline attention -------------------------------------------------------------------------------------------
 

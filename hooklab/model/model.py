@@ -6,13 +6,16 @@ gradient flags are the user's, and `close()` (or the end of a `with`) takes hook
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from nnsight.intervention.batching import Batcher
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
@@ -20,11 +23,11 @@ from ..errors import ModelError, SiteNameError, TraceError, did_you_mean
 from ..sites import LAYER_SITES, MODEL_SITES
 from ..tokens import Tokens
 from .envoys import Block, Layers, SiteProperty
-from .inputs import Prompt, Reader
+from .inputs import INPUT_NAMES, Prompt, Reader
 from .interleaver import SiteInterleaver, self_test
 from .layout import Facts, Layout
 from .sitetable import SiteTable
-from .tracer import HookTracer, make_source_findable
+from .tracer import HookTracer, make_source_findable, opens_generate
 
 if TYPE_CHECKING:
     from ..records import Activations
@@ -32,10 +35,34 @@ if TYPE_CHECKING:
     from .weights import Weights
 
 
+_OPEN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""Module -> how many models are open on it."""
+
+
+class SiteBatcher(Batcher):
+    """Rows of a shared batch; remembers which blocks were given rows, so that gradients can reach what they hold."""
+
+    pieces: dict[tuple[int, ...], Any] | None = None
+
+    def narrow(self, value: Any, group: Any) -> Any:
+        """Give a block its rows."""
+        out = super().narrow(value, group)
+        if self.pieces is not None and group is not None and out is not value:
+            self.pieces[tuple(group)] = out
+        return out
+
+    def widen(self, full: Any, group: Any, edited: Any) -> Any:
+        """Put a block's rows back; they replace what it was given."""
+        if self.pieces is not None and group is not None:
+            self.pieces.pop(tuple(group), None)
+        return super().widen(full, group, edited)
+
+
 class Root(Envoy):
     """The top of nnsight's tree: what turns prompts into the arguments of one forward pass."""
 
     reader: Reader
+    _batcher_class = SiteBatcher
 
     def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
         return sum(item.size for item in inputs if isinstance(item, Prompt))
@@ -84,6 +111,8 @@ class Model:
         self._root.reader = self.reader
         self.layers = Layers([self._envoy(block) for block in self.layout.blocks])
         self._weights: Weights | None = None
+        self._closed = False
+        _OPEN[hf] = _OPEN.get(hf, 0) + 1
 
     @property
     def tokenizer(self) -> Any:
@@ -154,6 +183,7 @@ class Model:
             TraceError: when called inside a running trace of the same model.
         """
         self._ready(sys._getframe(1))
+        self.reader.check_options({name: None for name in kwargs if name not in INPUT_NAMES})
         return HookTracer(self._root, "__call__", *prompt, reader=self.reader, grad=grad, **kwargs)
 
     def generate(self, *prompt: Any, **kwargs: Any) -> Any:
@@ -165,15 +195,17 @@ class Model:
         """
         from nnsight.tracing.tracer import WithBlockNotFoundError
 
+        if kwargs.get("grad"):
+            raise TraceError("transformers generates without gradients. Trace the finished sequence with grad=True.")
         self._ready(sys._getframe(1))
         tracer = HookTracer(self._root, "generate", *prompt, reader=self.reader, **kwargs)
-        try:
+        with contextlib.suppress(WithBlockNotFoundError):
             tracer.capture()
-        except WithBlockNotFoundError:
-            from ..runtime.trace import plain
+            if opens_generate(tracer.node):
+                return tracer
+        from ..runtime.trace import plain
 
-            return plain(self, "generate", *tracer.args, **tracer.kwargs)
-        return tracer
+        return plain(self, "generate", *tracer.args, **tracer.kwargs)
 
     def capture(self, prompt: Any, sites: str | Iterable[str], *,
                 edits: Mapping[str, Callable[..., Any]] | None = None, at: Any = None, grad: bool = False,
@@ -195,6 +227,8 @@ class Model:
         make_source_findable(frame)
 
     def _ready_to_run(self) -> None:
+        if self._closed:
+            raise TraceError("This model was closed. Open its module again: hl.load(model.hf).")
         if self.interleaver.interleaving and self.interleaver.thread == threading.get_ident():
             raise TraceError("This model is already running a trace; a trace of the same model cannot be opened inside "
                              "it. Use t.invoke(...) for more prompts, or end the outer block first.")
@@ -206,6 +240,12 @@ class Model:
 
     def close(self) -> None:
         """Take hooklab's and nnsight's instrumentation out of the module, which is then as it was before."""
+        if self._closed:
+            return
+        self._closed = True
+        _OPEN[self.hf] -= 1
+        if _OPEN[self.hf] > 0:
+            return  # another model is open on the same module
         for module in self.hf.modules():
             if "__nnsight__" in module.__dict__:
                 del module.__dict__["__nnsight__"]
@@ -235,10 +275,14 @@ class Model:
         raise SiteNameError(f"A model has no {name!r}." + did_you_mean(name, (*MODEL_SITES, *LAYER_SITES, *dir(type(self)))))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_root" in self.__dict__ and not hasattr(type(self), name) and name not in self.__dict__:
-            setattr(self.__dict__["_root"], name, value)  # e.g. model.output = …, nnsight's own
-        else:
+        root, opened = self.__dict__.get("_root"), "_closed" in self.__dict__
+        if not opened or hasattr(type(self), name) or name.startswith("_") or name in self.__dict__:
             object.__setattr__(self, name, value)
+        elif hasattr(type(root), name):
+            setattr(root, name, value)  # model.output = …, nnsight's own
+        else:
+            self.__getattr__(name)  # raises for a name that does not exist
+            raise SiteNameError(f"{name!r} cannot be assigned." + did_you_mean(name, MODEL_SITES))
 
     def __repr__(self) -> str:
         facts = self.facts

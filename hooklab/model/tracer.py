@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from nnsight.intervention.tracer import InterleavingTracer, Invoker
 from nnsight.tracing.globals import BLOCKS, SOURCES
 
-from ..errors import TraceError
+from ..errors import PromptError, TraceError
 from ..tokens import Tokens
 from .inputs import INPUT_NAMES, Reader, merge
 
@@ -30,6 +31,8 @@ class HookTracer(InterleavingTracer):
         self.reader = reader
         self.grad = grad
         given = {name: kwargs.pop(name) for name in tuple(kwargs) if name in INPUT_NAMES}
+        if len(args) > 1:
+            raise PromptError("Pass one prompt; several go into a list, or into t.invoke(...) blocks.")
         prompts = (reader.read(*args, **given),) if args or given else ()
         self._prompts = list(prompts)
         super().__init__(envoy, fn, *prompts, backend=backend, **kwargs)
@@ -37,6 +40,8 @@ class HookTracer(InterleavingTracer):
     @property
     def tokens(self) -> Tokens:
         """The tokens of every prompt of the trace, unpadded."""
+        if not self._prompts:
+            raise TraceError("This trace has no prompt yet: open it with one, or t.invoke(prompt) first.")
         return merge(self._prompts)
 
     def at(self, selector: Any) -> tuple[Tensor, Tensor]:
@@ -72,6 +77,12 @@ class HookTracer(InterleavingTracer):
                 raise
             finally:
                 interleaver.grad = False
+
+
+def opens_generate(node: Any) -> bool:
+    """Whether a `with` statement's own context is a call of `generate`, not merely one written on its line."""
+    calls = [item.context_expr for item in getattr(node, "items", ()) if isinstance(item.context_expr, ast.Call)]
+    return any(isinstance(call.func, ast.Attribute) and call.func.attr == "generate" for call in calls)
 
 
 def make_source_findable(frame: FrameType) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..address import Place, expand
-from ..errors import SiteError
-from ..model.interleaver import EarlyStop
+from ..errors import SiteError, WriteError
+from ..model.interleaver import EarlyStop, check_write
 from ..records import Activations
+from ..sites import SITES
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -56,18 +57,20 @@ def capture(model: Model, prompt: Any, sites: str | Iterable[str], *, edits: Map
     """
     grad = grad or metric is not None
     wanted = places(model, [sites] if isinstance(sites, str) else list(sites))
-    edited = {place: edit for address, edit in (edits or {}).items() for place in places(model, [address])}
+    edited = [(place, _edit(address, edit)) for address, edit in (edits or {}).items()
+              for place in places(model, [address])]
     values: dict[str, Tensor] = {}
     roots: dict[str, Tensor] = {}
     callbacks: dict[str, list[Any]] = {}
-    for place, edit in edited.items():
+    for place, edit in edited:
         callbacks.setdefault(_port(model, place).location, []).append(_writer(place, edit))
     prompt_ = model.reader.read(prompt, **_inputs(kwargs))
     index = None if at is None else _index(model, at, prompt_.tokens)
     for place in wanted:
         callbacks.setdefault(_port(model, place).location, []).append(_saver(place, values, roots, index, grad=grad))
-    if not grad and not full and wanted and not (edits and any(p.order > wanted[-1].order for p in edited)):
+    if not grad and not full and wanted and not any(place.order > wanted[-1].order for place, _ in edited):
         callbacks[_port(model, wanted[-1]).location].append(_Stop(len(wanted), values))
+    model.reader.check_options(kwargs)
     output = run(model, "__call__", callbacks, prompt_, grad=grad, **kwargs)
     grads: dict[str, Tensor] = {}
     if metric is not None:
@@ -114,6 +117,13 @@ def places(model: Model, addresses: Iterable[str]) -> list[Place]:
                 raise SiteError(refusal)
             found[place] = None
     return sorted(found, key=lambda place: place.order)
+
+
+def _edit(address: str, edit: Any) -> Edit:
+    if not callable(edit):
+        raise WriteError(f"The edit of {address} must be a function from the site's tensor to its replacement, not "
+                         f"{type(edit).__name__}; to set a tensor: lambda value: tensor.")
+    return edit
 
 
 def _port(model: Model, place: Place) -> Any:
@@ -171,7 +181,9 @@ def _writer(place: Place, edit: Edit) -> Any:
             return edit(value)
         part = _part(place, value)
         changed = edit(part)
-        part = part if changed is None else changed
+        if changed is not None:
+            check_write(str(place), SITES[place.site].axes, changed, part)
+            part = changed
         out = value.clone()
         axis = (1 if place.site in ("scores", "pattern") else 2) if place.heads is not None else value.ndim - 1
         chosen = place.heads if place.heads is not None else place.neurons
