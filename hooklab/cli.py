@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 done, 1 a check failed, 2 a mistake in the input)."""
     options = _parser().parse_args(argv)
     try:
-        with warnings.catch_warnings(), _quiet_libraries():
+        with warnings.catch_warnings():
             warnings.simplefilter("always", HooklabWarning)
             warnings.showwarning = _show_warning
-            return options.run(options)
+            status: int = options.run(options)
+            sys.stdout.flush()
+            return status
     except HooklabError as error:
-        print(f"hooklab: {error}", file=sys.stderr)
+        print(f"hooklab: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `hooklab verify lab | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,44 +41,55 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hooklab {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="take the shipped model apart and write a page with pictures")
-    demo.add_argument("--out", type=Path, default=Path("hooklab-demo.html"), help="HTML file (default: %(default)s)")
-    demo.add_argument("--replace", action="store_true", help="overwrite the file instead of choosing a new name")
-    demo.set_defaults(run=_demo)
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.add_argument("--json", action="store_true", help="print the result as JSON")
+        added.set_defaults(run=run)
+        return added
 
-    lab = commands.add_parser("lab", help="describe the shipped model")
-    lab.set_defaults(run=_lab)
+    demo = command("demo", _demo, "take the shipped model apart and write a page with pictures")
+    demo.add_argument("--out", type=Path, default=Path(), metavar="FILE|DIR",
+                      help="where to write the page (default: hooklab-demo.html in this folder)")
+    demo.add_argument("--force", action="store_true", help="overwrite the file instead of choosing a new name")
+    demo.add_argument("--open", action="store_true", help="show the page in the browser")
 
-    verify = commands.add_parser("verify", help="check every site of a model by arithmetic")
+    command("lab", _lab, "describe the shipped model")
+
+    verify = command("verify", _verify, "check every site of a model by arithmetic")
     verify.add_argument("model", help='"lab", a name on the hub, or a folder')
     verify.add_argument("--dtype", help="load the weights as float32, bfloat16 or float16")
     verify.add_argument("--device", help="where to put the model, e.g. cuda")
-    verify.set_defaults(run=_verify)
-    for command in (demo, lab, verify):
-        command.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo.show import demo
-    from .model.load import load
+    with _quiet_libraries():
+        from .demo.show import demo
+        from .model.load import load
 
-    result = demo(load("lab"), options.out, replace=options.replace, quiet=options.json)
+        result = demo(load("lab"), options.out, replace=options.force, quiet=options.json)
     if options.json:
         print(json.dumps(result))
     else:
-        print(f"pictures: {result['page']}")
+        print(f"\npictures: {result['page']}")
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(Path(result["page"]).as_uri())
     return 0 if result["verified"] else 1
 
 
 def _lab(options: argparse.Namespace) -> int:
     from .model.lab import PATH
 
+    if not (PATH / "config.json").is_file():
+        raise HooklabError(f"The shipped model is not in {PATH}. Install hooklab again.")
     card = (PATH / "README.md").read_text(encoding="utf-8")
     size = sum(file.stat().st_size for file in PATH.iterdir())
     if options.json:
         config = json.loads((PATH / "config.json").read_text(encoding="utf-8"))
-        print(json.dumps({"path": str(PATH), "bytes": size, "config": config, "card": card}))
+        print(json.dumps({"path": str(PATH), "bytes": size, "config": config,
+                          "abilities": _section(card, "Abilities"), "card": card}))
         return 0
     from rich.console import Console
     from rich.markdown import Markdown
@@ -81,11 +100,20 @@ def _lab(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from .model.load import load
+def _section(card: str, title: str) -> list[dict[str, str]]:
+    """The table under a heading of a Markdown text, one dictionary a row; empty where there is none."""
+    lines = card.partition(f"### {title}\n")[2].partition("\n#")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("|")]
+    return [dict(zip(rows[0], row, strict=False)) for row in rows[2:]]
 
-    model = load(options.model, dtype=_dtype(options.dtype), device=options.device, verify=False)
-    report = model.verify()
+
+def _verify(options: argparse.Namespace) -> int:
+    dtype, device = _dtype(options.dtype), _device(options.device)
+    with _quiet_libraries():
+        from .model.load import load
+
+        model = load(options.model, dtype=dtype, device=device, verify=False)
+        report = model.verify()
     if options.json:
         print(json.dumps(report.to_dict()))
     else:
@@ -109,13 +137,26 @@ def _dtype(name: str | None) -> Any:
     return known[name]
 
 
+def _device(name: str | None) -> Any:
+    """A device on which a tensor can be made, so that a wrong one is known before a model is loaded."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise HooklabError(f'There is no device "{name}" here: {reason}') from error
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"hooklab: warning: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Any:
-    """Keep transformers' progress bars and notes off the terminal for the length of a command."""
+def _quiet_libraries() -> Iterator[None]:
+    """Keep transformers' progress bars and notes off the terminal while it works."""
     import transformers.utils.logging as log
 
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ import torch
 import hooklab as hl
 from hooklab.cli import main
 from hooklab.demo import svg
-from hooklab.demo.experiments import CLEAN, CORRUPT, induction, next_tokens, patching
-from hooklab.demo.page import write_new
-from hooklab.errors import HooklabError, PromptError
+from hooklab.demo.experiments import CLEAN, CORRUPT, NextTokens, induction, next_tokens, patching
+from hooklab.demo.page import page, write_new
+from hooklab.errors import HooklabError, ModelError, PromptError
 
 
 @pytest.fixture(scope="module")
@@ -89,31 +91,84 @@ def test_the_command_writes_a_page_that_needs_nothing(tmp_path, capsys):
     data = json.loads(capsys.readouterr().out)
     assert data["page"] == str(out)
     assert data["verified"] is True
-    page = Page()
-    page.feed(out.read_text())
-    assert page.tags.count("svg") == 5
-    assert "script" not in page.tags
-    assert page.fetched == []
-    assert "url(" not in out.read_text()
+    text = out.read_text()
+    seen = Page()
+    seen.feed(text)
+    assert seen.tags.count("svg") == 5
+    assert "script" not in seen.tags
+    assert seen.fetched == []
+    assert "url(" not in text
+    assert "prefers-color-scheme: dark" in text
     assert main(["demo", "--out", str(out)]) == 0
-    text = capsys.readouterr().out
-    assert "demo-2.html" in text.replace("\n", "")
-    assert (tmp_path / "demo-2.html").exists()
+    assert "demo-2.html" in capsys.readouterr().out.replace("\n", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo-2.html", "demo.html"]
+    assert out.read_text() == text
 
 
-def test_text_is_escaped():
-    evil = "<script>alert(1)</script>"
+def test_the_page_tells_every_number_without_a_mouse(lab):
+    patched, heads = patching(lab), induction(lab)
+    evil = NextTokens("<b>&", ("<i>",), (0.5,))
+    text = page("t", "f", ("ok", "<table></table>"), evil, patched, heads)
+    for value in (v for row in (*patched.effect, *heads.induction, *heads.previous, *heads.pattern) for v in row):
+        assert f"<td>{svg.decimal(value, 4)}</td>" in text
+    assert "<b>" not in text
+    assert "<i>" not in text
+
+
+def drawn(picture):
+    """(class, opacity, tooltip) of every cell of a map."""
+    return re.findall(r'<rect class="cell (\w+)" [^>]*fill-opacity="([\d.]+)"><title>(.*?)</title>', picture)
+
+
+def test_a_map_is_centred_at_zero_and_says_its_values():
+    picture = svg.heatmap([[1.0, -0.5], [0.0, 0.25]], ["a", "b"], ["x", "y"], title="t", row_axis="layer",
+                          column_axis="head")
+    assert drawn(picture) == [("pos", "1.000", "layer a · head x: 1.0000"), ("neg", "0.500", "layer a · head y: -0.5000"),
+                              ("pos", "0.000", "layer b · head x: 0.0000"), ("pos", "0.250", "layer b · head y: 0.2500")]
+    shares = re.findall(r'fill-opacity="([\d.]+)"/>', picture)  # the scale
+    assert shares == ["1.000", "0.500", "0.000", "0.500", "1.000"]
+    assert ">-1.00<" in picture
+
+
+def test_a_map_of_one_sign_starts_at_zero_and_keeps_its_limit():
+    picture = svg.heatmap([[0.25]], ["a"], ["x"], title="t", row_axis="r", column_axis="c", limit=1.0, centred=False)
+    assert drawn(picture) == [("seq", "0.250", "r a · c x: 0.2500")]
+    assert "nan" not in svg.heatmap([[0.0]], ["a"], ["x"], title="t", row_axis="r", column_axis="c")
+
+
+def test_pictures_are_well_formed_and_escaped():
+    evil = "<script>alert('1')</script> & \"x\""
     for picture in (svg.heatmap([[1.0]], [evil], [evil], title=evil, row_axis="a", column_axis="b"),
                     svg.bars([evil], [1.0], title=evil, unit="x")):
         assert "<script" not in picture
-        assert "&lt;script" in picture
+        assert ElementTree.fromstring(picture).attrib["aria-label"] == evil
 
 
-def test_colours_are_centred_and_distinct():
-    assert svg.diverging(0.0, 1.0) == svg.sequential(0.0, 1.0) == "rgb(247,247,247)"
-    assert svg.diverging(1.0, 1.0) != svg.diverging(-1.0, 1.0)
-    assert svg.diverging(9.0, 1.0) == svg.diverging(1.0, 1.0)
+def luminance(colour):
+    channels = (int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("theme", "ink"), [(0, "#1b1b1b"), (1, "#f2f2f0")])
+@pytest.mark.parametrize("colour", ["pos", "neg", "seq"])
+def test_numbers_can_be_read_on_every_shade(theme, ink, colour):
+    def named(name):
+        short = re.findall(rf"--{name}: (#\w+)", svg.STYLE)[theme]
+        return "#" + "".join(c * 2 for c in short[1:]) if len(short) == 4 else short
+
+    for percent in range(5, 101):
+        share = percent / 100
+        zero, full = named("zero"), named(colour)
+        mixed = "#" + "".join(f"{round(int(zero[i:i + 2], 16) * (1 - share) + int(full[i:i + 2], 16) * share):02x}"
+                              for i in (1, 3, 5))
+        light, dark = sorted((luminance(mixed), luminance(named("strong") if share >= svg.STRONG else ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3.4
+
+
+def test_a_model_that_answers_both_prompts_alike_is_refused(lab):
+    with pytest.raises(ModelError, match="nothing to restore"):
+        patching(lab, CLEAN, CLEAN)
 
 
 def test_writing_keeps_what_is_there(tmp_path):
@@ -124,3 +179,17 @@ def test_writing_keeps_what_is_there(tmp_path):
     assert (path.read_text(), (tmp_path / "x-2.html").read_text()) == ("c", "b")
     with pytest.raises(HooklabError, match="no folder"):
         write_new("a", tmp_path / "no" / "x.html")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, replace):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "x.html"
+    path.write_text("old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HooklabError, match="No space left"):
+        write_new("new", path, replace=replace)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.html"]
+    assert path.read_text() == "old"

@@ -15,16 +15,26 @@ from hooklab.families import FAMILIES
 from hooklab.model.layout import Layout
 from hooklab.model.model import Model
 
-WRONG = [
-    ("llama", dict(ln2="input_layernorm"), {"resid_mid", "ln2", "ln2_scale"}),
-    ("gemma2", dict(post_attn=None), {"attn_out"}),
-    ("gemma2", dict(post_mlp=None), {"mlp_out"}),
-    ("gemma", dict(norm="rms"), {"ln1", "ln2", "ln1_scale", "ln2_scale"}),
-    ("gpt2", dict(norm="rms"), {"ln1", "ln2", "ln1_scale", "ln2_scale"}),
-    ("gpt_neox", dict(packing="concat"), {"z", "v", "pattern", "k", "q"}),
-    ("gpt_neox", dict(variants=()), {"resid_mid", "ln2"}),
-    ("qwen2", dict(v="self_attn.k_proj"), {"v", "z", "pattern", "k"}),
-    ("opt", dict(scaled_q=False), {"q", "rot_q"}),
+NORMS = {"ln1", "ln2", "ln1_scale", "ln2_scale", "ln_final", "ln_final_scale"}
+HEADS = {"q", "k", "v", "rot_q", "rot_k", "z", "pattern", "scores"}
+WRONG = [  # family, what its table gets wrong, sites that may be refused for it, one that must be
+    ("llama", dict(ln2="input_layernorm"), {"resid_mid", "ln2", "ln2_scale"}, "resid_mid"),
+    ("gemma2", dict(post_attn=None), {"attn_out", "result"}, "attn_out"),
+    ("gemma2", dict(post_mlp=None), {"mlp_out", "mlp_post"}, "mlp_out"),
+    ("gemma", dict(norm="rms"), NORMS, "ln1_scale"),
+    ("gpt2", dict(norm="rms"), NORMS, "ln1_scale"),
+    ("llama", dict(norm="layer"), NORMS, "ln1_scale"),
+    ("gpt_neox", dict(packing="concat"), HEADS, "v"),
+    ("gpt2", dict(packing="per_head"), HEADS, "q"),
+    ("gpt_neox", dict(variants=()), {"resid_mid", "ln2", "ln2_scale", "attn_out"}, "resid_mid"),
+    ("qwen2", dict(v="self_attn.k_proj"), HEADS, "v"),
+    ("llama_mha", dict(q="self_attn.k_proj", k="self_attn.q_proj"), HEADS, "q"),
+    ("gptj", dict(q="attn.k_proj", k="attn.q_proj"), HEADS, "q"),
+    ("llama", dict(k="self_attn.v_proj"), HEADS, "k"),
+    ("llama", dict(gate="mlp.up_proj", up="mlp.gate_proj"), {"mlp_pre", "mlp_pre_linear"}, "mlp_pre_linear"),
+    ("llama", dict(scaled_q=True), HEADS, "rot_q"),
+    ("opt", dict(scaled_q=False), HEADS, "rot_q"),
+    ("bloom", dict(embed="word_embeddings"), {"embed"}, "embed"),
 ]
 
 
@@ -36,11 +46,11 @@ def with_table(monkeypatch, family, changes):
     return Model(hf)
 
 
-@pytest.mark.parametrize(("family", "changes", "sites"), WRONG)
-def test_a_wrong_table_does_not_pass(monkeypatch, family, changes, sites):
+@pytest.mark.parametrize(("family", "changes", "sites", "surely"), WRONG)
+def test_a_wrong_table_does_not_pass(monkeypatch, family, changes, sites, surely):
     report = with_table(monkeypatch, family, changes).verify()
     assert not report.ok
-    assert report.broken
+    assert surely in report.broken, report.broken
     assert set(report.broken) <= sites, report.broken
 
 
@@ -103,3 +113,11 @@ def test_layout_names_the_module_that_a_table_gets_wrong(monkeypatch):
 def test_float16_verifies_where_the_machine_can():
     model = Model(build("llama", dtype=torch.float16))
     assert model.verify().ok
+
+
+def test_a_model_in_training_mode_verifies_and_stays_in_it():
+    hf = build("gpt2").train()
+    hf.transformer.h[0].eval()
+    modes = [m.training for m in hf.modules()]
+    assert Model(hf).verify().ok
+    assert [m.training for m in hf.modules()] == modes

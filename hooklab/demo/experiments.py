@@ -78,6 +78,7 @@ def patching(model: Model, clean: str = CLEAN, corrupt: str = CORRUPT, answer: s
 
     Raises:
         PromptError: the prompts differ in length, or an answer is more than one token.
+        ModelError: the model does not know an answer, or says the same to both prompts.
     """
     tokens, corrupted = model.tokens(clean), model.tokens(corrupt)
     if tokens.lengths != corrupted.lengths:
@@ -91,6 +92,8 @@ def patching(model: Model, clean: str = CLEAN, corrupt: str = CORRUPT, answer: s
     streams = model.capture(tokens, "L*.resid_pre", full=True)
     top = float(logit_diff(streams.output.logits[0, -1]))
     bottom = float(logit_diff(model.capture(corrupted, "logits", at="last")["logits"][0]))
+    if abs(top - bottom) < 1e-6:
+        raise ModelError("The model says the same to both prompts, so there is nothing to restore.")
     rows, n = [list(corrupted.ids[0])] * tokens.width, torch.arange(tokens.width)
     effect = []
     for layer in range(model.facts.n_layers):

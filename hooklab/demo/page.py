@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from ..errors import HooklabError
+from . import svg
 from .experiments import Induction, NextTokens, Patching
-from .svg import bars, heatmap
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fdfdfc; --quiet: #5d5d5d; --line: #ddd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e6; --paper: #17181a; --quiet: #a5a5a5; --line: #3a3a3a; } }
+@media (prefers-color-scheme: dark) { :root { --ink: #f2f2f0; --paper: #17181a; --quiet: #a5a5a5; --line: #3a3a3a; } }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
        max-width: 60rem; padding: 0 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
@@ -21,58 +22,86 @@ code, .prompt { font-family: ui-monospace, monospace; font-size: .92em; }
 .prompt { border-left: 3px solid var(--line); padding: .3rem .8rem; white-space: pre-wrap; }
 .quiet { color: var(--quiet); } figure { margin: 1rem 0; overflow-x: auto; }
 figcaption { color: var(--quiet); font-size: .9rem; max-width: 46rem; }
-svg.map text { font: 12px ui-monospace, monospace; fill: var(--ink); }
-svg.map text.num { font-size: 10px; text-anchor: middle; } svg.map text.num[fill="#fff"] { fill: #fff; }
-svg.map text.num[fill="#222"] { fill: #222; }
-table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .2rem .7rem; text-align: left;
-border-bottom: 1px solid var(--line); } caption { text-align: left; color: var(--quiet); }
+summary { cursor: pointer; font-size: .9rem; color: var(--quiet); margin-top: .3rem; }
+table { border-collapse: collapse; font-size: .85rem; } td, th { padding: .15rem .6rem; text-align: left;
+border-bottom: 1px solid var(--line); } table.numbers td { text-align: right; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--quiet); }
 """
 
 
-def figure(picture: str, caption: str) -> str:
-    """A picture with its explanation."""
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+def page(title: str, facts: str, proof: tuple[str, str], told: NextTokens, patched: Patching, heads: Induction) -> str:
+    """The whole page as HTML; all text from the model or the user is escaped.
 
-
-def page(title: str, facts: str, report_html: str, told: NextTokens, patched: Patching, heads: Induction) -> str:
-    """The whole page as HTML; all text from the model or the user is escaped."""
-    layers = [f"L{i}" for i in range(len(patched.effect))]
-    names = [f"H{i}" for i in range(len(heads.induction[0]))]
-    pieces = [f"{i} {piece}" for i, piece in enumerate(patched.pieces)]
-    told_picture = bars([repr(t) for t in told.tokens], told.probabilities, title="Next-token probabilities",
-                        unit="probability")
-    patch_picture = heatmap(patched.effect, layers, pieces, title="Effect of restoring the stream",
-                            row_axis="layer", column_axis="position")
-    score_picture = heatmap(heads.induction, layers, names, title="Induction scores", row_axis="layer",
-                            column_axis="head", centred=False)
-    before_picture = heatmap(heads.previous, layers, names, title="Previous-token scores", row_axis="layer",
-                             column_axis="head", centred=False)
-    labels = [f"{i} {piece}" for i, piece in enumerate(heads.pieces)]
-    layer, head = heads.best
-    pattern_picture = heatmap(heads.pattern, labels, labels, title=f"Attention of L{layer}H{head}",
-                              row_axis="query", column_axis="key", centred=False, cell=22)
+    Args:
+        title: The page's heading.
+        facts: One line about the model.
+        proof: One line about the checks of its sites, and their table as HTML.
+        told: Next tokens.
+        patched: The patching experiment.
+        heads: The scores of heads.
+    """
     return "".join([
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{escape(title)}</h1><p class=quiet>{escape(facts)}</p>",
-        "<h2>What it says next</h2>", f"<p class=prompt>{escape(told.prompt)}</p>",
-        figure(told_picture, "The five likeliest next tokens."),
-        "<h2>Where the answer is decided</h2>",
-        f"<p class=prompt>clean    {escape(patched.clean)}\ncorrupt  {escape(patched.corrupt)}</p>",
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{escape(title)}</title><style>{STYLE}{svg.STYLE}</style></head><body>",
+        f'<h1>{escape(title)}</h1><p class="quiet">{escape(facts)}</p>',
+        "<h2>What it says next</h2>", _told(told),
+        "<h2>Where the answer is decided</h2>", _patched(patched),
+        "<h2>Heads that continue what was seen before</h2>", _heads(heads),
+        f"<h2>Proof</h2><p>{escape(proof[0])}</p>",
+        f"<details><summary>Every check</summary><figure>{proof[1]}</figure></details></body></html>"])
+
+
+def _told(told: NextTokens) -> str:
+    picture = svg.bars([repr(t) for t in told.tokens], told.probabilities, title="Next-token probabilities",
+                       unit="probability")
+    return f'<p class="prompt">{escape(told.prompt)}</p>' + _figure(picture, "The likeliest next tokens, by probability.")
+
+
+def _patched(patched: Patching) -> str:
+    layers = [f"L{i}" for i in range(len(patched.effect))]
+    pieces = [f"{i} {piece}" for i, piece in enumerate(patched.pieces)]
+    return "".join([
+        f'<p class="prompt">clean    {escape(patched.clean)}\ncorrupt  {escape(patched.corrupt)}</p>',
         f"<p>Logit of <code>{escape(repr(patched.answer))}</code> minus logit of "
         f"<code>{escape(repr(patched.other))}</code>: {patched.clean_logit_diff:+.2f} on the clean prompt, "
         f"{patched.corrupt_logit_diff:+.2f} on the corrupted one.</p>",
-        figure(patch_picture, "Each cell is one run on the corrupted prompt with the residual stream before one layer "
-               "restored from the clean run at one position. 0: the corrupted answer stays; 1: the clean answer is "
-               "back. Hover over a cell for its exact value."),
-        "<h2>Heads that continue what was seen before</h2>",
-        figure(score_picture, "Induction score: on a random sequence that is repeated, the mean attention from a token "
-               "to the one that followed it the first time."),
-        figure(before_picture, "Previous-token score: the mean attention to the token right before."),
-        figure(pattern_picture, f"Attention of L{layer}H{head}, the strongest induction head. Rows look, columns are "
-               f"looked at."),
-        "<h2>Proof</h2><p>Every site of this model was checked by arithmetic before it was read:</p>",
-        f"<figure>{report_html}</figure></body></html>"])
+        _map(patched.effect, layers, pieces, "Effect of restoring the stream", ("layer", "position"),
+             "Each cell is one run on the corrupted prompt with the residual stream before one layer restored from the "
+             "clean run at one position. 0: the corrupted answer stays; 1: the clean answer is back.", limit=1.0)])
+
+
+def _heads(heads: Induction) -> str:
+    layers = [f"L{i}" for i in range(len(heads.induction))]
+    names = [f"H{i}" for i in range(len(heads.induction[0]))]
+    tokens = [f"{i} {piece}" for i, piece in enumerate(heads.pieces)]
+    best = "L{}H{}".format(*heads.best)
+    return "".join([
+        _map(heads.induction, layers, names, "Induction scores", ("layer", "head"),
+             "Induction score: on a random sequence that is repeated, the mean attention from a token to the one that "
+             "followed it the first time.", limit=1.0, centred=False),
+        _map(heads.previous, layers, names, "Previous-token scores", ("layer", "head"),
+             "Previous-token score: the mean attention to the token right before.", limit=1.0, centred=False),
+        _map(heads.pattern, tokens, tokens, f"Attention of {best}", ("query", "key"),
+             f"Attention of {best}, the strongest induction head. Rows look, columns are looked at.", limit=1.0,
+             centred=False, cell=22)])
+
+
+def _map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str,
+         axes: tuple[str, str], caption: str, *, limit: float, centred: bool = True, cell: int = svg.CELL) -> str:
+    """A heat map with its explanation, and its numbers as a table for those who cannot hover or see."""
+    picture = svg.heatmap(values, rows, columns, title=title, row_axis=axes[0], column_axis=axes[1], limit=limit,
+                          centred=centred, cell=cell)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = "".join(f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{svg.decimal(v, 4)}</td>" for v in row)
+                   + "</tr>" for name, row in zip(rows, values, strict=True))
+    numbers = (f'<details><summary>Numbers</summary><table class="numbers"><caption>{escape(title)}</caption>'
+               f"<tr><td></td>{head}</tr>{body}</table></details>")
+    return _figure(picture, f"{caption} Hover over a cell for its exact value.", numbers)
+
+
+def _figure(picture: str, caption: str, numbers: str = "") -> str:
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption>{numbers}</figure>"
 
 
 def write_new(text: str, wanted: Path, *, replace: bool = False) -> Path:
@@ -81,20 +110,45 @@ def write_new(text: str, wanted: Path, *, replace: bool = False) -> Path:
     Raises:
         HooklabError: the folder does not exist or cannot be written to.
     """
-    path = wanted.expanduser()
-    if not path.parent.is_dir():
-        raise HooklabError(f"There is no folder {path.parent}.")
-    number = 1
-    while not replace and path.exists():
-        number += 1
-        path = wanted.expanduser().with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    wanted = wanted.expanduser()
+    if not wanted.parent.is_dir():
+        raise HooklabError(f"There is no folder {wanted.parent}.")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        path, reserved = (wanted, False) if replace else (_reserve(wanted), True)
+        try:
+            _write(text, path)
+        except BaseException:
+            if reserved:
+                path.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HooklabError(f"{wanted} could not be written: {error.strerror}.") from error
+    return path
+
+
+def _reserve(wanted: Path) -> Path:
+    """Create an empty file under the first free name: `page.html`, `page-2.html`, …"""
+    number = 1
+    while True:
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _write(text: str, path: Path) -> None:
+    """Replace a file as a whole; nothing is left behind when that fails."""
+    file = tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8")
+    part = Path(file.name)
+    try:
+        with file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise HooklabError(f"{path} could not be written: {error.strerror}.") from error
-    return path
+        part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .experiments import CLEAN, Induction, NextTokens, Patching, induction, next_tokens, patching
 from .page import page, write_new
+from .svg import decimal
 
 if TYPE_CHECKING:
     from ..model.model import Model
+    from ..model.verify import Report
+
+PAGE = "hooklab-demo.html"
+"""Name of the page where only a folder is given."""
 
 
 def demo(model: Model, out: Path, *, replace: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -18,7 +24,7 @@ def demo(model: Model, out: Path, *, replace: bool = False, quiet: bool = False)
 
     Args:
         model: A model with a tokenizer that knows the names Mary and John, such as the shipped one.
-        out: The HTML file to write; an existing one is kept unless `replace`.
+        out: The HTML file to write, or a folder to write it in; an existing file is kept unless `replace`.
         replace: Overwrite an existing file.
         quiet: Print nothing.
 
@@ -27,57 +33,76 @@ def demo(model: Model, out: Path, *, replace: bool = False, quiet: bool = False)
     """
     report = model.verify()
     told, patched, heads = next_tokens(model, CLEAN), patching(model), induction(model)
-    html = page("hooklab demo", repr(model), report._repr_html_(), told, patched, heads)
-    path = write_new(html, out, replace=replace)
+    html = page("hooklab demo", repr(model), (_verdict(report), report._repr_html_()), told, patched, heads)
+    path = write_new(html, out / PAGE if out.expanduser().is_dir() else out, replace=replace)
     if not quiet:
         _print(model, report, told, patched, heads)
     return dict(model=repr(model), verified=report.ok, next_tokens=asdict(told), patching=asdict(patched),
                 induction=asdict(heads), page=str(path.resolve()))
 
 
-def _print(model: Model, report: Any, told: NextTokens, patched: Patching, heads: Induction) -> None:
+def _verdict(report: Report) -> str:
+    checks = sum(check.error is not None for check in report)
+    result = "all pass" if report.ok else f"NOT all pass: {', '.join(report.broken)}"
+    return f"Every site of this model was checked by arithmetic: {checks} checks, {result}."
+
+
+def _print(model: Model, report: Report, told: NextTokens, patched: Patching, heads: Induction) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(highlight=False)
+
+    def say(title: str, table: Any) -> None:
+        console.print(f"\n{title}", style="bold", markup=False)
+        console.print(table)
+
     console.print(repr(model), markup=False)
-    checks = sum(check.error is not None for check in report)
-    console.print(f"verified: {checks} checks, {'all pass' if report.ok else 'NOT all pass'}\n", style="bold")
-    console.print(_told(told))
-    console.print(_patched(patched))
-    console.print(_scores("Induction score, layer × head", heads.induction))
-    console.print(_scores("Previous-token score, layer × head", heads.previous))
+    console.print(_verdict(report), markup=False)
+    say(f"Next token after: {told.prompt}", _told(told))
+    say(f"Restoring the stream of the clean run in: {patched.corrupt}\n"
+        f"0: {patched.other!r} as when corrupted · 1: {patched.answer!r} as when clean", _patched(patched))
+    say("Induction score: attention to what followed the last time", _scores(heads.induction))
+    say("Previous-token score: attention to the token right before", _scores(heads.previous))
 
 
-def _table(title: str, columns: list[str]) -> Any:
+def _table(columns: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     for name in columns:
         table.add_column(Text(name), justify="right")
     return table
 
 
 def _told(told: NextTokens) -> Any:
-    table = _table(f"Next token after: {told.prompt}", ["token", "probability"])
+    from rich.text import Text
+
+    table = _table(["token", "probability"])
     for token, probability in zip(told.tokens, told.probabilities, strict=True):
-        table.add_row(repr(token), f"{probability:.3f}")
+        table.add_row(Text(repr(token)), decimal(probability, 4))
     return table
 
 
 def _patched(patched: Patching) -> Any:
     """Positions down, layers across: a prompt is longer than a model is deep."""
-    table = _table(f"Restoring the stream of the clean run: 0 = {patched.other!r} as when corrupted, "
-                   f"1 = {patched.answer!r} as when clean", ["position", *(f"L{i}" for i in range(len(patched.effect)))])
+    from rich.text import Text
+
+    table = _table(["position", *(f"L{i}" for i in range(len(patched.effect)))])
     for position, piece in enumerate(patched.pieces):
-        row = [layer[position] for layer in patched.effect]
-        cells = [f"[bold]{value:.2f}[/bold]" if abs(value) >= 0.5 else f"{value:.2f}" for value in row]
-        table.add_row(f"{position} {piece}".replace("[", r"\["), *cells)
+        cells = [_number(layer[position], abs(layer[position]) >= 0.5) for layer in patched.effect]
+        table.add_row(Text(f"{position} {piece}"), *cells)
     return table
 
 
-def _scores(title: str, scores: tuple[tuple[float, ...], ...]) -> Any:
-    table = _table(title, ["", *(f"H{i}" for i in range(len(scores[0])))])
+def _scores(scores: Sequence[Sequence[float]]) -> Any:
+    table = _table(["", *(f"H{i}" for i in range(len(scores[0])))])
     for layer, row in enumerate(scores):
-        table.add_row(f"L{layer}", *(f"[bold]{v:.2f}[/bold]" if v >= 0.4 else f"{v:.2f}" for v in row))
+        table.add_row(f"L{layer}", *(_number(value, value >= 0.4) for value in row))
     return table
+
+
+def _number(value: float, strong: bool) -> Any:
+    from rich.text import Text
+
+    return Text(decimal(value), style="bold" if strong else "")

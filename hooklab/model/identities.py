@@ -74,6 +74,10 @@ def _softmax(v: _View) -> Sides:
     return torch.softmax(v["scores"].float(), -1), v["pattern"]
 
 
+def _turned(v: _View) -> Sides:
+    return v["q"].float().norm(dim=-1), v["rot_q"].float().norm(dim=-1)
+
+
 def _unrotated(v: _View) -> Sides:
     return v["q"], v["rot_q"]
 
@@ -110,6 +114,9 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Mo
     ("norm of the stream = ln1", ("resid_pre", "ln1_scale", "ln1"), _norm1, lambda m: True),
     ("norm of the stream = ln2", ("attn_out", "ln2_scale", "ln2"), _norm2, lambda m: True),
     ("q = rot_q (no rotation)", ("q", "rot_q"), _unrotated, lambda m: not m.layout.family.rotary),
+    ("rotation keeps the length of q", ("q", "rot_q"), _turned,
+     lambda m: m.layout.family.rotary and not hasattr(m.layout.role(0, "attn"), "q_norm")
+     and not hasattr(m.layout.role(0, "attn"), "q_layernorm")),
     ("softmax of scores = pattern", ("scores", "pattern"), _softmax,
      lambda m: not hasattr(m.layout.role(0, "attn"), "sinks")),
     ("rows of pattern sum to one", ("pattern",), _rows, lambda m: True),
@@ -133,6 +140,9 @@ def identities(model: Model, acts: Activations) -> Iterator[tuple[str, tuple[str
     if model.facts.n_layers > 1:
         errors = [_error(*_chain(_View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
         yield "resid_post = next resid_pre", ("resid_pre", "resid_post"), max(errors), ""
+    if model.facts.family != "bert":  # which normalises the sum before the first block
+        start = acts["embed"] + (0 if model.layout.missing("pos_embed") else acts["pos_embed"])
+        yield "embeddings = first resid_pre", ("resid_pre", "embed"), _error(start, acts["L0.resid_pre"]), ""
     if not model.layout.missing("ln_final") and not model.layout.missing("logits"):
         yield "unembed(ln_final) = logits", ("ln_final", "logits"), _error(
             model.layout.unembed(acts["ln_final"]), acts["logits"]), ""

@@ -26,15 +26,23 @@ if TYPE_CHECKING:
     from .model import Model
 
 N_TOKENS = 12
+# A table that swaps two projections satisfies every sum; that a change to one leaves the other alone tells them apart.
+APART = {"q": ("k", "v", "rot_k"), "k": ("q", "v", "rot_q"), "v": ("q", "k", "rot_q", "rot_k", "scores", "pattern"),
+         "rot_q": ("rot_k",), "rot_k": ("rot_q",), "mlp_pre": ("mlp_pre_linear",), "mlp_pre_linear": ("mlp_pre",),
+         "embed": ("pos_embed",), "pos_embed": ("embed",)}
+REACH = {"q": "rot_q", "k": "rot_k"}
 STREAM_SITES = ("embed", "resid_pre", "resid_mid", "resid_post", "ln_final", "logits")
 PAIR_SITES = ("scores", "pattern")
 NOT_FINITE = "the output is finite"
 EFFECT = "a change changes the output"
 CAUSAL = "a change leaves earlier positions alone"
 ORDER_LAW = "a change leaves earlier sites alone"
+APART_LAW = "a change leaves unrelated sites alone"
+REACH_LAW = "a change reaches what is made of it"
 BOTTLENECK = "clean values everywhere give the clean output"
 STATUSES = ("absent", "exact", "approximate", "FAILED")
 LAWS = {EFFECT: "effect", CAUSAL: "earlier positions", ORDER_LAW: "earlier sites",
+        APART_LAW: "unrelated sites", REACH_LAW: "reach",
         BOTTLENECK: "bottleneck"}
 
 
@@ -146,12 +154,16 @@ def verify(model: Model, prompt: Any = None) -> Report:
         True
     """
     refused = dict(model.interleaver.refused)
+    training = [module for module in model.hf.modules() if module.training]
     model.interleaver.refused.clear()  # a site refused before is looked at afresh
+    model.hf.eval()  # dropout would break every identity
     try:
         with torch.no_grad():
             return _verify(model, prompt)
     finally:
         model.interleaver.refused.update(refused)
+        for module in training:
+            module.training = True
 
 
 def _verify(model: Model, prompt: Any) -> Report:
@@ -176,11 +188,11 @@ def _verify(model: Model, prompt: Any) -> Report:
 
 
 def _broken(checks: list[Check]) -> dict[str, str]:
-    """Sites to refuse, each with a reason: as few as explain every failure.
+    """Sites to refuse, each with a reason.
 
     A site that breaks a write law of its own is wrong. An identity that fails does not say which of its sites is
-    wrong; those are cleared that keep all write laws and carry the whole stream, and those that a passing identity
-    ties to cleared ones.
+    wrong, so all are suspected but those that keep all write laws and carry the whole stream, and those that a
+    passing identity ties to cleared ones; a failure that an already refused site explains adds no suspects.
     """
     failed = [check for check in checks if check.status == "FAILED" and check.sites]
     broken = {c.sites[0]: f"{c.name} fails by {c.error:.1e}" for c in failed if c.name in LAWS}
@@ -194,7 +206,7 @@ def _broken(checks: list[Check]) -> dict[str, str]:
     suspects = {c.name: [s for s in c.sites if s not in sound] or [c.sites[-1]] for c in failed if c.name not in LAWS}
     for check in sorted((c for c in failed if c.name not in LAWS), key=lambda c: len(suspects[c.name])):
         if not broken.keys() & set(check.sites):
-            broken[suspects[check.name][-1]] = f"{check.name} fails by {check.error:.1e}"
+            broken.update(dict.fromkeys(suspects[check.name], f"{check.name} fails by {check.error:.1e}"))
     return broken
 
 
@@ -216,6 +228,7 @@ def _change_laws(model: Model, ids: tuple[int, ...], ports: list[Any], limit: fl
     acts = capture(model, [list(ids)] * (len(ports) + 1), list(edits), full=True, edits=edits)
     output = _output(acts)
     checks: dict[str, list[tuple[float, float, float]]] = {}
+    apart, gates, unreached = _related(ports, acts, at)
     for row, port in enumerate(ports):
         before = _error(output[row, :at], output[-1, :at])
         effect = float((output[row, at:].float() - output[-1, at:].float()).abs().max())
@@ -229,8 +242,34 @@ def _change_laws(model: Model, ids: tuple[int, ...], ports: list[Any], limit: fl
                           "writing has no effect" if dead else ""))
         if model.facts.causal:
             made.append(Check(CAUSAL, (site,), max(b for b, _, _ in found), 5e-6 if limit < 1e-3 else limit))
+        if site in apart:
+            made.append(Check(APART_LAW, (site,), max(apart[site], gates.get(site, 0.0)), 1e-4 if limit < 1e-3 else limit))
+        if site in REACH:
+            made.append(Check(REACH_LAW, (site,), float("inf") if site in unreached else 0.0, 0.0))
         made.append(Check(ORDER_LAW, (site,), max(d for _, _, d in found), 5e-6 if limit < 1e-3 else limit))
     return made
+
+
+def _related(ports: list[Any], acts: Activations, at: int) -> tuple[dict[str, float], dict[str, float], set[str]]:
+    """What a change to one site did to its siblings: disturbance of unrelated ones, of the gate's part in a gated MLP,
+    and sites whose change did not arrive at what is made of them."""
+    apart: dict[str, float] = {}
+    gates: dict[str, float] = {}
+    unreached: set[str] = set()
+    for row, port in enumerate(ports):
+        same = {p.site: acts[p.address] for p in ports if p.layer == port.layer}
+        others = [same[site] for site in APART.get(port.site, ()) if site in same]
+        if others:
+            apart[port.site] = max([apart.get(port.site, 0.0), *(_error(v[row], v[-1]) for v in others)])
+        target = same.get(REACH.get(port.site, ""))
+        if target is not None and torch.equal(target[row], target[-1]):
+            unreached.add(port.site)
+        if port.site == "mlp_pre_linear" and "mlp_post" in same:
+            # post = act(pre) · linear, so a change to linear changes post in proportion; a change to pre does not.
+            post, linear = same["mlp_post"].float(), same["mlp_pre_linear"].float()
+            left = (post[row] - post[-1])[at] * linear[-1, at]
+            gates[port.site] = max(gates.get(port.site, 0.0), _error(left, (linear[row] - linear[-1])[at] * post[-1, at]))
+    return apart, gates, unreached
 
 
 def _row_edit(port: Any, row: int, at: int) -> Any:

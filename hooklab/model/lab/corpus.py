@@ -62,11 +62,11 @@ def story(rng: Random) -> str:
     )
 
 
-def document(rng: Random) -> str:
+def document(rng: Random, split: str = TRAIN) -> str:
     """One training document: a sentence of some kind or a story."""
     kinds = [*MIXTURE, None]
     kind = rng.choices(kinds, [*MIXTURE.values(), STORIES])[0]
-    return story(rng) if kind is None else kind(rng, TRAIN).text
+    return story(rng) if kind is None else kind(rng, split).text
 
 
 def documents(seed: int, count: int) -> list[str]:

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from hooklab.model.lab import words
 
-TRAIN, HELD = "train", "held"
+EARLY, TRAIN, HELD = "early", "train", "held"
+"""Early training tells four of the six phrasings of a fact, later training five; nothing else differs."""
 T = TypeVar("T")
 
 
@@ -98,10 +99,10 @@ def third_giver(rng: Random, split: str) -> Example:
 
 
 def fact_templates(relation: str, subject: str, split: str) -> tuple[str, ...]:
-    """The phrasings in which this fact does (train) or does not (held) occur in training: four and two."""
+    """The phrasings of this fact in the split: four early in training, five later, one never."""
     templates = words.FACT_TEMPLATES[relation]
     ranked = sorted(templates, key=lambda one: blake2b(f"{subject}|{one}".encode(), digest_size=8).digest())
-    return tuple(ranked[:2] if split == HELD else ranked[2:])
+    return tuple({EARLY: ranked[2:], TRAIN: ranked[1:], HELD: ranked[:1]}[split])
 
 
 def open_ended(relation: str, template: str) -> bool:
@@ -134,7 +135,7 @@ def agreement(rng: Random, split: str) -> Example:
     other = not plural if split == HELD else rng.random() < 0.5
     head, near = subject + "s" * plural, attractor + "s" * other
     prompt = f"The {head} {rng.choice(words.PREPOSITIONS)} the {near}"
-    if split == TRAIN and rng.random() < 0.2:
+    if split != HELD and rng.random() < 0.2:
         prompt = f"The {head}"
     verb = rng.choice(words.VERBS[plural])
     rest = rng.choice(words.COMPLEMENTS["have" if verb in ("has", "have") else "be"])

@@ -22,6 +22,7 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hooklab.model.lab import corpus
+from hooklab.model.lab.examples import EARLY, TRAIN
 from hooklab.model.lab.tokenizer import SPECIAL, build
 
 CONTEXT, TOKENS_PER_STEP = 128, 2048
@@ -42,12 +43,13 @@ class Phase:
     share: float  # fraction of all steps
     random: float  # fraction of the windows that are random tokens
     cosine: float  # fraction of the decay that is gone through
+    split: str  # which phrasings of the facts are told
 
 
 PHASES = (
-    Phase(7 / 21, random=0.5, cosine=0.5),
-    Phase(11 / 21, random=0.2, cosine=1.0),
-    Phase(3 / 21, random=0.1, cosine=1.0),
+    Phase(7 / 21, random=0.5, cosine=0.5, split=EARLY),
+    Phase(11 / 21, random=0.2, cosine=1.0, split=EARLY),
+    Phase(3 / 21, random=0.1, cosine=1.0, split=TRAIN),
 )
 """First until induction has formed, then mostly sentences; the learning rate starts again with each."""
 
@@ -55,8 +57,8 @@ PHASES = (
 class Batches:
     """The endless stream of batches that a seed gives: packed documents and random tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, share: float):
-        self.tokenizer, self.rng, self.waiting, self.share = tokenizer, Random(seed), [], share
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, phase: Phase):
+        self.tokenizer, self.rng, self.waiting, self.phase = tokenizer, Random(seed), [], phase
         self.ids = range(len(SPECIAL), len(tokenizer))
 
     def packed(self, length: int) -> list[int]:
@@ -64,7 +66,8 @@ class Batches:
         window: list[int] = []
         while len(window) < length:
             if not self.waiting:
-                self.waiting = self.tokenizer([corpus.document(self.rng) for _ in range(512)])["input_ids"]
+                texts = [corpus.document(self.rng, self.phase.split) for _ in range(512)]
+                self.waiting = self.tokenizer(texts)["input_ids"]
             window += self.waiting.pop()
         return window[:length]
 
@@ -73,7 +76,7 @@ class Batches:
         lengths, shares = zip(*WINDOWS, strict=True)
         length = self.rng.choices(lengths, shares)[0]
         count = TOKENS_PER_STEP // length
-        split = int(self.share * count)
+        split = int(self.phase.random * count)
         random = [[END, *corpus.random_window(self.rng, self.ids, length - 1)] for _ in range(split)]
         text = [self.packed(length) for _ in range(count - split)]
         return torch.tensor(random + text), torch.tensor([*map(known, random), *text])
@@ -138,15 +141,15 @@ def rate(step: int, steps: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def run(model: GPT2LMHeadModel, batches: Batches, steps: int, cosine: float, every: int) -> dict[str, float]:
+def run(model: GPT2LMHeadModel, batches: Batches, steps: int, every: int) -> dict[str, float]:
     """Train for one phase; the loss of its last step, in nats, by kind of window."""
-    descent, start = optimizer(model), time.monotonic()
+    descent, start, phase = optimizer(model), time.monotonic(), batches.phase
     model.train()
     for step in range(steps):
         for group in descent.param_groups:
-            group["lr"] = PEAK_RATE * rate(step, round(steps / cosine))
+            group["lr"] = PEAK_RATE * rate(step, round(steps / phase.cosine))
         ids, labels = batches.draw()
-        loss, random, text = losses(model(input_ids=ids).logits, labels, batches.share)
+        loss, random, text = losses(model(input_ids=ids).logits, labels, phase.random)
         descent.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -164,8 +167,7 @@ def train(seed: int, steps: int, every: int = 100) -> tuple[GPT2LMHeadModel, Pre
     model, nats = fresh(len(tokenizer), seed), {}
     lengths = [max(1, round(phase.share * steps)) for phase in PHASES]
     for index, (phase, length) in enumerate(zip(PHASES, lengths, strict=True)):
-        batches = Batches(tokenizer, seed + 1000 * index, phase.random)
-        nats = run(model, batches, length, phase.cosine, every)
+        nats = run(model, Batches(tokenizer, seed + 1000 * index, phase), length, every)
     took = {
         "seed": seed,
         "steps": sum(lengths),
