@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -75,7 +76,7 @@ def test_held_out_name_pairs_never_share_a_training_document(training_text):
         pair
         for text in training_text
         for found in [sorted(names & set(text.replace(".", " ").replace(",", " ").split()))]
-        for pair in zip(found, found[1:], strict=False)
+        for pair in pairwise(found)
     }
     held = {pair for pair in together if examples.pair_held(*pair)}
     assert len(together) > 500 and not held

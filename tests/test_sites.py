@@ -32,7 +32,8 @@ def found(model):
 def error(value, expected):
     """Largest difference relative to the largest value where that exceeds one; masked scores left out."""
     visible = (expected > -1e30) & (value > -1e30)
-    return float(((value - expected).detach()[visible].abs().max()) / max(1.0, float(expected[visible].abs().max().detach())))
+    largest = float(expected[visible].abs().max().detach())
+    return float((value - expected).detach()[visible].abs().max()) / max(1.0, largest)
 
 
 def output(model, acts):

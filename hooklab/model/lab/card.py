@@ -4,7 +4,6 @@ The card keeps its prose; what stands between the two markers is replaced as a w
 """
 
 import json
-import os
 import platform
 from pathlib import Path
 from statistics import mean
@@ -127,4 +126,4 @@ def write(tables: str, path: Path) -> None:
         raise ValueError(f"{card} has no place for the tables: it needs the lines {BEGIN!r} and {END!r}")
     staged = card.with_name(".README.md.part")
     staged.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
-    os.replace(staged, card)
+    staged.replace(card)

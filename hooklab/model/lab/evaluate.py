@@ -8,11 +8,12 @@ tables between the markers of the model card, `DIR/README.md`.
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ def samples(seed: int = SEED, count: int = SAMPLE) -> dict[str, tuple[list[Examp
     """What is measured: name -> the held-out examples and the figure to reach."""
     rng = Random(seed)
 
-    def many(make, *more) -> list[Example]:
+    def many(make: Callable[..., Example], *more: Any) -> list[Example]:
         return [make(rng, HELD, *more) for _ in range(count)]
 
     objects = many(examples.indirect_object)
@@ -178,8 +179,8 @@ def without(lab: Lab, heads: Sequence[Head]) -> Iterator[None]:
     """Zero the output z of these heads, before the output projection, while the block lasts."""
     width = lab.model.config.n_embd // lab.model.config.n_head
 
-    def zeroing(indices: list[int]):
-        def hook(_module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    def zeroing(indices: list[int]) -> Callable[[Any, tuple[Tensor]], tuple[Tensor]]:
+        def hook(_module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
             mixed = inputs[0].clone()
             for index in indices:
                 mixed[..., index * width : (index + 1) * width] = 0
@@ -189,7 +190,7 @@ def without(lab: Lab, heads: Sequence[Head]) -> Iterator[None]:
 
     handles = [
         block.attn.c_proj.register_forward_pre_hook(zeroing([head for at, head in heads if at == layer]))
-        for layer, block in enumerate(lab.model.transformer.h)
+        for layer, block in enumerate(list[Any](lab.model.transformer.h))
     ]
     try:
         yield
@@ -230,9 +231,9 @@ def ablations(lab: Lab) -> dict[str, tuple[list[Head], Rate, Rate, Rate]]:
     table = {}
     for name, heads in rows.items():
         with without(lab, heads):
-            rates = (Rate("facts", sum(correct(lab, facts)), len(facts)),)
-            rates += (Rate("indirect objects", sum(correct(lab, objects)), len(objects)),)
-            table[name] = (heads, repetition(lab, ids), *rates)
+            told = Rate("facts", sum(correct(lab, facts)), len(facts))
+            given = Rate("indirect objects", sum(correct(lab, objects)), len(objects))
+            table[name] = (heads, repetition(lab, ids), told, given)
     return table
 
 

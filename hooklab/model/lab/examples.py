@@ -202,6 +202,8 @@ def sentiment(rng: Random, split: str) -> Example:
     )
     name, (first, second) = rng.choice(words.NAMES), rng.sample(words.QUALITIES[sign], 2)
     template = rng.randrange(1 if split == HELD else 4)
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
     if template < 2:
         prompt, rest = f"{name} {verb} the {thing} because it was", "."
         right, wrong = words.QUALITIES[sign], words.QUALITIES[1 - sign]
@@ -212,5 +214,5 @@ def sentiment(rng: Random, split: str) -> Example:
     else:
         prompt, rest = f"{name} {verb} the {thing}. It was {second} and", "."
         right, wrong = words.QUALITIES[sign], words.QUALITIES[1 - sign]
-    right, wrong = (tuple(f" {one}" for one in group) for group in (right, wrong))
+    right, wrong = tuple(f" {one}" for one in right), tuple(f" {one}" for one in wrong)
     return Example("sentiment", prompt, f" {first}", rest, right, wrong, ((verb, thing),))

@@ -9,7 +9,6 @@ Takes under an hour on two CPU cores. The folder loads with `GPT2LMHeadModel.fro
 import argparse
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -26,8 +26,8 @@ from hooklab.model.lab.examples import EARLY, TRAIN
 from hooklab.model.lab.tokenizer import SPECIAL, build
 
 CONTEXT, TOKENS_PER_STEP = 128, 2048
-SHAPE = {"n_layer": 5, "n_embd": 144, "n_head": 6}
-WINDOWS = ((64, 0.8), (128, 0.2))
+SHAPE: dict[str, Any] = {"n_layer": 5, "n_embd": 144, "n_head": 6}
+WINDOWS: tuple[tuple[int, float], ...] = ((64, 0.8), (128, 0.2))
 """Window length -> fraction of the steps that use it (longer ones in smaller batches)."""
 STEPS = 8400
 PEAK_RATE, FLOOR, WARMUP, DECAY, CLIP = 1.5e-3, 0.03, 100, 0.05, 1.0
@@ -58,7 +58,8 @@ class Batches:
     """The endless stream of batches that a seed gives: packed documents and random tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, phase: Phase):
-        self.tokenizer, self.rng, self.waiting, self.phase = tokenizer, Random(seed), [], phase
+        self.tokenizer, self.rng, self.phase = tokenizer, Random(seed), phase
+        self.waiting: list[list[int]] = []
         self.ids = range(len(SPECIAL), len(tokenizer))
 
     def packed(self, length: int) -> list[int]:
@@ -73,8 +74,7 @@ class Batches:
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and labels of one step, both "batch pos"; the random windows come first."""
-        lengths, shares = zip(*WINDOWS, strict=True)
-        length = self.rng.choices(lengths, shares)[0]
+        length = self.rng.choices([n for n, _ in WINDOWS], [share for _, share in WINDOWS])[0]
         count = TOKENS_PER_STEP // length
         split = int(self.phase.random * count)
         random = [[END, *corpus.random_window(self.rng, self.ids, length - 1)] for _ in range(split)]
@@ -200,7 +200,7 @@ def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, took: dict,
         for file in draft.iterdir():
             staged = out / f".{file.name}.part"
             shutil.copyfile(file, staged)
-            os.replace(staged, out / file.name)
+            staged.replace(out / file.name)
 
 
 def main() -> None:
