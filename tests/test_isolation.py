@@ -178,3 +178,25 @@ def test_activations_are_looked_up_as_they_were_asked_for():
     for absent in ("L0H1.z", "L1.z", "L*.z", "nonsense"):
         with pytest.raises(SiteError):
             acts[absent]
+
+
+def test_what_was_saved_stays_as_it_was_when_the_site_is_written_later():
+    model = Model(build("gpt2"))
+    clean = model.capture(IDS, ["L0.z", "logits"])
+    with model.trace(IDS):
+        z = model.layers[0].z.save()
+        model.layers[0].z[:, :, 1] = 0
+        after = model.layers[0].z.save()
+        logits = model.logits.save()
+    assert torch.equal(z, clean["L0.z"])
+    assert after[:, :, 1].abs().max() == 0
+    assert torch.equal(logits, model.capture(IDS, "logits", edits={"L0H1.z": torch.zeros_like})["logits"])
+
+
+def test_traces_and_captures_see_the_same_of_a_user_who_hooks_too():
+    model = Model(build("llama"))
+    handle = model.hf.model.layers[0].register_forward_hook(lambda module, args, out: out + 1)
+    with model.trace(IDS):
+        traced = model.layers[0].resid_post.save()
+    assert torch.equal(traced, model.capture(IDS, "L0.resid_post")["L0.resid_post"])
+    handle.remove()

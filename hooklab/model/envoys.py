@@ -8,6 +8,7 @@ from typing import Any
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
+from nnsight.tracing.tracer import _saves
 
 from ..address import check_index
 from ..errors import SiteError, SiteNameError, TraceError, did_you_mean
@@ -33,10 +34,17 @@ class SiteProperty(eproperty):
             return self
         location = self._checked(obj)
         try:
-            return super().__get__(obj, owner)
+            value = super().__get__(obj, owner)
         except ValueError as error:
             if "outside of interleaving" not in str(error):
                 raise
+        else:
+            if id(value) not in _saves():
+                return value
+            # What was saved stays as it was: a write through this second access goes to a tensor of its own.
+            fresh = value.clone()
+            Mediator.swap(location, fresh)
+            return fresh
         raise TraceError(f"{obj.interleaver.addresses[location]} has a value only while the model runs: read it inside "
                          f"`with model.trace(prompt):`, or call model.capture(prompt, ...).")
 

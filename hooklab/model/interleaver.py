@@ -122,7 +122,7 @@ class SiteInterleaver(Interleaver):
             if side == "input":
                 handle = module.register_forward_pre_hook(self._pre_hook(location), with_kwargs=True)
             else:
-                handle = module.register_forward_hook(self._post_hook(location))
+                handle = module.register_forward_hook(self._post_hook(location), prepend=True)  # before hooks of the user
             self._stack.callback(handle.remove)
 
     def _pre_hook(self, location: str) -> Callable[..., Any]:
