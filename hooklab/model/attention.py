@@ -75,6 +75,7 @@ def _function(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
     def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                   **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Attention in the open for layers that are looked at, the model's own kernel for all others."""
         run = _RUNNING.get(id(module))
         if run is None or not run.interleaving or run.foreign:
             return _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)

@@ -13,7 +13,7 @@ from nnsight.tracing.tracer import _saves
 from ..address import check_index
 from ..errors import SiteError, SiteNameError, TraceError, did_you_mean
 from ..sites import LAYER_SITES, MODEL_SITES, SITES
-from .interleaver import check_write
+from .checks import check_write
 from .layout import Layout
 
 

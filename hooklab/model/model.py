@@ -22,9 +22,10 @@ from torch import nn
 from ..errors import ModelError, SiteNameError, TraceError, did_you_mean
 from ..sites import LAYER_SITES, MODEL_SITES
 from ..tokens import Tokens
+from .checks import self_test
 from .envoys import Block, Layers, SiteProperty
 from .inputs import INPUT_NAMES, Prompt, Reader
-from .interleaver import SiteInterleaver, self_test
+from .interleaver import SiteInterleaver
 from .layout import Facts, Layout
 from .sitetable import SiteTable
 from .tracer import HookTracer, make_source_findable, opens_generate

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..address import Place, expand
 from ..errors import SiteError, WriteError
-from ..model.interleaver import EarlyStop, check_write
+from ..model.checks import check_write
+from ..model.interleaver import EarlyStop
 from ..records import Activations
 from ..sites import SITES
 
