@@ -9,6 +9,7 @@ from each sequence's first real token, so that a ragged batch computes what its 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..errors import PromptError, TraceError, did_you_mean
+from ..errors import HooklabWarning, PromptError, TraceError, did_you_mean
 from ..tokens import Tokens
 from .layout import Layout
 
@@ -206,6 +207,9 @@ class Reader:
             if self.layout.family.pos_embed and facts.n_ctx and len(ids) > facts.n_ctx:
                 raise PromptError(f"The prompt has {len(ids)} tokens{where}, but this model has {facts.n_ctx} "
                                   f"positions.")
+            if facts.n_ctx and len(ids) > facts.n_ctx:
+                warnings.warn(f"The prompt has {len(ids)} tokens{where}; this model was made for {facts.n_ctx}.",
+                              HooklabWarning, stacklevel=5)
             size = self.layout.hf.get_input_embeddings().weight.shape[0]
             if max(ids) >= size or min(ids) < 0:
                 raise PromptError(f"Token id {max(ids) if max(ids) >= size else min(ids)}{where} is outside the "

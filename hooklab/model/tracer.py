@@ -96,6 +96,9 @@ def make_source_findable(frame: FrameType) -> None:
         _from_history(frame)
         return
     if filename.startswith("<"):
+        timed = filename == "<timed exec>"  # one name for every cell, so what is cached is the last one's
+        if timed or (not linecache.getlines(filename) and "-c" not in sys.orig_argv):
+            _from_timed_cell(filename)
         return
     try:
         changed = Path(filename).stat().st_mtime
@@ -127,6 +130,18 @@ def _from_history(frame: FrameType) -> None:
             return
     raise TraceError("Python keeps no source of what is typed here, and a trace needs the source of its block. Use "
                      "IPython or a notebook, put the block into a file, or call model.capture(...).")
+
+
+def _from_timed_cell(filename: str) -> None:
+    """Recover the cell under `%%time`, which IPython compiles without keeping its text."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    raw = shell.history_manager.input_hist_raw[-1] if shell is not None else ""
+    if filename != "<timed exec>" or not raw.lstrip().startswith("%%time"):
+        raise TraceError(f"There is no source for {filename}, and a trace needs the source of its block. Put the block "
+                         f"into a function, a file or a cell of its own, or call model.capture(...).")
+    body = shell.transform_cell(raw.lstrip().split("\n", 1)[1])
+    _forget(filename)
+    linecache.cache[filename] = (len(body), None, body.splitlines(keepends=True), filename)
 
 
 def _history() -> list[str]:
