@@ -76,7 +76,8 @@ def test_a_notebook_kernel(tmp_path):
              "%%capture\nwith m.trace([[3, 4, 5, 6]]):\n    q = m.layers[0].q.save()",
              "print('captured', tuple(q.shape))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    place = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3", resources=place).execute()
     printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell["outputs"])
     for words in ("plain (1, 3, 4, 8)", "timed (1, 2, 4, 8)", "again (1, 1, 4, 8)", "captured (1, 4, 4, 8)"):
         assert words in printed

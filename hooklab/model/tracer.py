@@ -97,7 +97,8 @@ def make_source_findable(frame: FrameType) -> None:
         return
     if filename.startswith("<"):
         timed = filename == "<timed exec>"  # one name for every cell, so what is cached is the last one's
-        if timed or (not linecache.getlines(filename) and "-c" not in sys.orig_argv):
+        program = filename == "<string>" and "-c" in sys.orig_argv  # nnsight reads that one itself
+        if timed or not (program or linecache.getlines(filename)):
             _from_timed_cell(filename)
         return
     try:
@@ -134,7 +135,7 @@ def _from_history(frame: FrameType) -> None:
 
 def _from_timed_cell(filename: str) -> None:
     """Recover the cell under `%%time`, which IPython compiles without keeping its text."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     raw = shell.history_manager.input_hist_raw[-1] if shell is not None else ""
     if filename != "<timed exec>" or not raw.lstrip().startswith("%%time"):
         raise TraceError(f"There is no source for {filename}, and a trace needs the source of its block. Put the block "
