@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 from reference import reference  # noqa: E402
 from test_sites import IDS, change, error, output, reference_output  # noqa: E402
-from tiny_models import TEXT_ONLY, build  # noqa: E402
+from tiny_models import FAMILIES, build  # noqa: E402
 
 from hooklab.model.model import Model  # noqa: E402
 from hooklab.sites import SITES  # noqa: E402
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "oracle.md")
     out = parser.parse_args().out
     torch.set_num_threads(1)
-    text = render({family: measure(family) for family in TEXT_ONLY})
+    text = render({family: measure(family) for family in FAMILIES})
     with tempfile.NamedTemporaryFile("w", dir=out.parent, delete=False) as file:
         file.write(text)
         file.flush()

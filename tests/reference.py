@@ -91,6 +91,9 @@ ARCHES: dict[str, Arch] = {
     "olmo2": replace(LLAMA, ln1=None, ln2=None, post_attn="post_attention_layernorm",
                      post_mlp="post_feedforward_layernorm"),
     "bert": BERT,
+    "chameleon": LLAMA,
+    "llava": replace(LLAMA, blocks="model.language_model.layers", embed="model.language_model.embed_tokens",
+                     final="model.language_model.norm"),
 }
 ACTS: dict[str, Edit] = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu,
                          "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
@@ -116,7 +119,7 @@ class Run:
     """One forward pass: the values of every site, with edits applied as they are reached."""
 
     def __init__(self, model: Any, edits: dict[str, Edit]) -> None:
-        self.model, self.config, self.edits = model, model.config, edits
+        self.model, self.config, self.edits = model, model.config.get_text_config(), edits
         self.arch = arch_of(model.config)
         self.values: dict[str, Tensor] = {}
         prefix = model.base_model_prefix
@@ -208,6 +211,8 @@ class Run:
         if norm is None:
             return x
         kind = "rms1" if self.arch.norm == "rms1" else "rms"
+        if self.config.model_type == "chameleon":  # a gain and a bias of each head's own
+            return self.norm(norm, x, "layer")
         if norm.weight.shape[0] == x.shape[-1]:
             return self.norm(norm, x, kind)
         return self.norm(norm, x.flatten(2), kind).reshape(x.shape)
