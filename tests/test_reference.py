@@ -8,6 +8,7 @@ from reference import reference
 from test_sites import IDS
 from tiny_models import FAMILIES, HEADLESS, build
 
+
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_it_computes_what_transformers_computes(family):
     hf = build(family)
