@@ -17,6 +17,7 @@ from hooklab.errors import FamilyError, HooklabWarning, ModelError, PromptError
 from hooklab.families import FAMILIES as TABLES
 from hooklab.families import WRAPPERS
 from hooklab.model import load as loading
+from hooklab.model.model import Model
 
 IDS = [[3, 4, 5, 6, 7, 8]]
 ISSUE = ("gpt2 gpt_neo gpt_neox gptj opt phi phi3 bloom falcon llama mistral mixtral qwen2 qwen3 gemma gemma2 "
@@ -147,6 +148,17 @@ def test_wrong_names(name, words):
         hl.load(name)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "options", "words"), [
+    (None, {}, "takes a name, a folder"), (5, {}, "not 5"), ("", {}, "not ''"),
+    (torch.nn.Linear(2, 2), {}, "no config"),
+    (build("gpt2"), {"device": "cudaa"}, "could not be put on 'cudaa'"),
+    (Model(build("gpt2")), {}, "open already"),
+])
+def test_things_that_are_no_model(given, options, words):
+    with pytest.raises(ModelError, match=words):
+        hl.load(given, **options)
 
 
 def test_broken_folders(tmp_path, folder):

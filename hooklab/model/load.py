@@ -47,6 +47,11 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
         >>> hl.load("lab").facts.family
         'gpt2'
     """
+    if not isinstance(model, (str, Path, nn.Module)) or model == "":
+        opened_already = " It is open already." if isinstance(model, Model) else ""
+        raise ModelError(f"hl.load takes a name, a folder or a transformers module, not {model!r}.{opened_already}")
+    if isinstance(model, nn.Module) and not hasattr(model, "config"):
+        raise ModelError(f"{type(model).__name__} has no config, so it is no transformers model.")
     if device is not None and device_map is not None:
         raise ModelError("Pass either device= (one device) or device_map= (several), not both.")
     options = dict(dtype=dtype, device_map=device_map, revision=revision, trust_remote_code=trust_remote_code or None,
@@ -61,7 +66,10 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
         source = _resolve(str(model))
         hf = _from_pretrained(source, options)
     if device is not None:
-        hf.to(device)
+        try:
+            hf.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"The model could not be put on {device!r}: {str(error).splitlines()[0]}") from error
     opened = Model(hf, _companion("tokenizer", tokenizer, source, options),
                    _companion("processor", processor, source, options, wanted=_sees_images(hf)))
     _warn_of_unknown(opened)
