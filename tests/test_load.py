@@ -254,3 +254,12 @@ def test_importing_is_light():
 
 def test_text_only_list_is_complete():
     assert len(TEXT_ONLY) >= 22
+
+
+def test_a_table_that_was_changed_is_checked_afresh(monkeypatch):
+    from dataclasses import replace
+
+    assert not hl.load(build("llama")).interleaver.refused
+    monkeypatch.setitem(TABLES, "llama", replace(TABLES["llama"], norm="layer"))
+    with pytest.warns(HooklabWarning, match="refused"):
+        assert hl.load(build("llama")).interleaver.refused

@@ -56,11 +56,11 @@ class Layout:
         """The submodule at a role's path; FamilyError says which table is wrong when there is none."""
         found: Any = root
         for name in path.split("."):
-            found = getattr(found, name, None)
+            holder, found = found, getattr(found, name, None)
             if found is None:
                 raise FamilyError(
-                    f'The table of "{self.family.name}" says {path!r}, but {type(root).__name__} has no {name!r}: '
-                    f"it has {', '.join(dict(root.named_children()))}.")
+                    f'The table of "{self.family.name}" says {path!r}, but {type(holder).__name__} has no {name!r}: '
+                    f"it has {', '.join(dict(holder.named_children()))}.")
         return found
 
     def role(self, layer: int, name: str) -> Any:
