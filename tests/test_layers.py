@@ -9,17 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "hooklab"
 ROWS = [
-    {"errors", "sites"},
-    {"address", "families", "tokens", "records", "positions"},
-    {"model"},
-    {"runtime"},
+    {"errors", "sites", "braces"},
+    {"address", "families", "tokens", "records", "positions", "problems", "html"},
+    {"model", "spec", "edits", "metrics", "sae"},
+    {"compiler"},
+    {"runtime", "code"},
     {"demo"},
-    {"cli"},
+    {"cli", "magics"},
     {"__init__", "__main__"},
 ]
 # Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime;
 # the command line tells the package's version.
-ALLOWED = {("records", "address"), ("records", "tokens"), ("positions", "tokens"), ("tokens", "positions"),
+ALLOWED = {("records", "address"), ("records", "tokens"), ("records", "html"), ("positions", "tokens"), ("tokens", "positions"),
            ("model", "runtime"), ("cli", "__init__")}
 ONLY = {"nnsight": {"model", "runtime"}, "IPython": {"magics", "__init__"}, "anywidget": {"views"}}
 

@@ -290,7 +290,7 @@ def test_selectors_do_not_iterate():
     ("text", "column", "words"),
     [
         ("subject.lst", 8, 'Did you mean "last"?'),
-        ("@{pos}", 1, "Python"),
+        ("@{pos", 1, "closing brace"),
         ("0, 1", 1, r"write \[a, b\]"),
         ("randm(3)", 0, 'Did you mean "random"?'),
         ("random(3, sed=1)", 0, 'Did you mean "seed"?'),

@@ -11,7 +11,9 @@ them, `match` finds texts in tokens, `resolve` gives numbers; `pieces` is the to
 
 from .build import (
     each,
+    fill,
     first,
+    holes_in,
     last,
     marks_in,
     mask,
@@ -32,8 +34,10 @@ __all__ = [
     "columns",
     "each",
     "explain",
+    "fill",
     "first",
     "groups",
+    "holes_in",
     "last",
     "marks_in",
     "mask",

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import PositionError
@@ -14,6 +16,7 @@ from .select import (
     All,
     Each,
     Ends,
+    Hole,
     Index,
     Mark,
     Mask,
@@ -70,8 +73,38 @@ def marks_in(selector: Any) -> frozenset[str]:
     x = positions(selector)
     if isinstance(x, Mark):
         return frozenset({x.name})
+    return frozenset(name for v in _operands(x) for name in marks_in(v))
+
+
+def holes_in(selector: Any) -> frozenset[str]:
+    """The Python sources between braces that a selector waits for; `fill` gives them values."""
+    x = positions(selector)
+    if isinstance(x, Hole):
+        return frozenset({x.source})
+    return frozenset(source for v in _operands(x) for source in holes_in(v))
+
+
+def fill(selector: Any, values: Mapping[str, Any]) -> Selector:
+    """The selector with Python holes replaced by the positions that they stand for.
+
+    >>> str(fill("[0, {i}]", {"i": 3}))
+    '[0, 3]'
+    """
+    x = positions(selector)
+    if isinstance(x, Hole):
+        return positions(values[x.source]) if x.source in values else x
+    changed = {}
+    for name, value in vars(x).items():
+        if isinstance(value, Selector):
+            changed[name] = fill(value, values)
+        elif isinstance(value, tuple) and any(isinstance(v, Selector) for v in value):
+            changed[name] = tuple(fill(v, values) for v in value)
+    return replace(x, **changed) if changed else x  # type: ignore[type-var]
+
+
+def _operands(x: Selector) -> list[Selector]:
     values = [v for value in vars(x).values() for v in (value if isinstance(value, tuple) else (value,))]
-    return frozenset(name for v in values if isinstance(v, Selector) for name in marks_in(v))
+    return [v for v in values if isinstance(v, Selector)]
 
 
 def _is_mask_row(row: Any) -> bool:

@@ -2,7 +2,7 @@
 
     union    = meet {"|" meet} ;  meet = minus {"&" minus} ;  minus = postfix {"-" postfix} ;
     postfix  = atom { "." NAME ["(" arguments ")"] | "[" (INT | "*") "]" } ;
-    atom     = INT | slice | "*" | STRING | NAME | NAME "(" arguments ")" | "[" list "]" | "(" union ")" ;
+    atom     = INT | slice | "*" | "{" Python "}" | STRING | NAME | NAME "(" arguments ")" | "[" list "]" | "(" union ")" ;
 
 Operators bind as in Python.
 """
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..braces import closing
 from ..errors import HooklabError, PositionError, did_you_mean
 from . import build
 from .select import (
@@ -66,9 +67,15 @@ class _Parser:
         words = []
         while self.text[at:].strip():
             found = _LEXER.match(self.text, at)
+            brace = len(self.text) - len(self.text[at:].lstrip())
+            end = closing(self.text, brace) if self.text[brace] == "{" else None
+            if end is not None:
+                words.append(_Word("hole", self.text[brace + 1 : end].strip(), brace))
+                at = end + 1
+                continue
             if not found:
                 at += len(self.text[at:]) - len(self.text[at:].lstrip())
-                python = "; {…} is Python: give its value" if self.text[at] == "{" else ""
+                python = "; this brace has no closing brace" if self.text[at] == "{" else ""
                 raise self.error(f"unexpected {self.text[at]!r}{python}", at)
             kind = str(found.lastgroup)
             words.append(_Word(found[kind] if kind == "mark" else kind, found[kind], found.start(kind)))
@@ -127,7 +134,7 @@ class _Parser:
     def attribute(self, selector: Selector) -> Selector:
         word = self.need("name")
         if word.text in EDGES:
-            return Edge(selector, word.text)
+            return edge(selector, word.text)
         if word.text == "offset":
             self.need("(")
             k = self.integer()
@@ -143,11 +150,13 @@ class _Parser:
     def atom(self) -> Selector:
         if self.peek("int", "-", ":"):
             return self.number()
-        word = self.take("*", "string", "name", "[", "(")
+        word = self.take("*", "string", "name", "[", "(", "hole")
         if word is None:
             raise self.error('expected a position: a number, 1:5, a name, "text" or a [list]')
         if word.kind == "string":
-            return self.made(lambda: TokenText(_unquote(word.text)), word.at)
+            return self.made(lambda: TokenText(unquote(word.text)), word.at)
+        if word.kind == "hole":
+            return Hole(word.text)
         if word.kind == "[":
             return Several(self.list())
         if word.kind == "(":
@@ -181,10 +190,7 @@ class _Parser:
             return Each(Several(self.list()))
         if self.take("("):
             return self.call(word)
-        fixed = {"all": All(), "each": Each(), "first": Ends("first"), "last": Ends("last")}
-        if name in fixed:
-            return fixed[name]
-        return Role(name) if name in ROLE_NAMES else Mark(name)
+        return named(name)
 
     def call(self, word: _Word) -> Selector:
         if word.text not in _CALLS:
@@ -200,7 +206,7 @@ class _Parser:
                 named[key] = self.sets(0)
             else:
                 args.append(self.sets(0))
-        return self.made(lambda: _call(word.text, args, named), word.at)
+        return self.made(lambda: called(word.text, args, named), word.at)
 
     def made(self, build: Callable[[], Selector], at: int) -> Selector:
         """What `build` makes; what it refuses is shown under a caret."""
@@ -210,7 +216,22 @@ class _Parser:
             raise self.error(str(e), at) from None
 
 
-def _unquote(quoted: str) -> str:
+def named(name: str) -> Selector:
+    """The selector that a bare word means."""
+    fixed = {"all": All(), "each": Each(), "first": Ends("first"), "last": Ends("last")}
+    if name in fixed:
+        return fixed[name]
+    return Role(name) if name in ROLE_NAMES else Mark(name)
+
+
+def edge(of: Selector, name: str) -> Selector:
+    """The selector that `of.name` means. Raises PositionError for an unknown name."""
+    if name not in EDGES:
+        raise PositionError(f'no ".{name}" on positions.{did_you_mean(name, EDGES)}')
+    return Edge(of, name)
+
+
+def unquote(quoted: str) -> str:
     """The text between quotes; an unknown escape stays as it is, so that a pattern may say "\\d"."""
     return _ESCAPE.sub(lambda m: chr(int(m[2], 16)) if m[2] else _ESCAPES.get(m[1], m[0]), quoted[1:-1])
 
@@ -250,7 +271,10 @@ _CALLS: dict[str, tuple[Callable[..., Selector], dict[str, Callable[[Selector], 
 }
 
 
-def _call(name: str, args: list[Selector], named: dict[str, Selector]) -> Selector:
+def called(name: str, args: list[Selector], named: dict[str, Selector]) -> Selector:
+    """The selector that `name(args)` means. Raises PositionError for an unknown function or argument."""
+    if name not in _CALLS:
+        raise PositionError(f'no function "{name}".{did_you_mean(name, _CALLS)}')
     if name == "mask":
         return build.mask(*map(_string, args))
     function, parameters = _CALLS[name]

@@ -227,6 +227,10 @@ def _moved(p: int, x: s.Selector, view: _View) -> int:
     return p
 
 
+def _hole(x: s.Hole, view: _View) -> list[int]:
+    raise PositionError(f"{x} has no value here: it is Python, evaluated in the notebook that it was written in")
+
+
 def _parts(x: s.Split, view: _View) -> list[list[int]]:
     """The parts of a split, none of them empty."""
     if isinstance(x.at, s.TokenText):
@@ -293,4 +297,5 @@ _RULES: dict[type, Callable[[Any, _View], list[int]]] = {
     s.Each: lambda x, view: view.some(x.of),
     s.Split: lambda x, view: [p for part in _parts(x, view) for p in part],
     s.Part: _part,
+    s.Hole: _hole,
 }

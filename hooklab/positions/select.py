@@ -258,6 +258,13 @@ class Each(Selector):
 
 
 @dataclass(frozen=True, repr=False)
+class Hole(Selector):
+    """Python between braces: positions that are given a value later, by `fill`."""
+
+    source: str
+
+
+@dataclass(frozen=True, repr=False)
 class Split(Selector):
     """The sequence cut at pivots; the pivot stays with the part on its `keep` side, or drops out.
 

@@ -68,6 +68,7 @@ _PRINTERS: dict[type, Callable[[Any], str]] = {
     s.Shift: lambda x: f"{_atom(x.of)}.offset({x.k})",
     s.Edge: lambda x: f"{_atom(x.of)}.{x.edge}",
     s.Each: _each,
+    s.Hole: lambda x: f"{{{x.source}}}",
     s.Split: lambda x: f"split({x.at}{'' if x.keep == 'right' else f', keep={x.keep}'})",
     s.Part: lambda x: f"{x.of}[{x.n}]",
 }

@@ -1,0 +1,417 @@
+"""Parse tree to `Spec`: one method for each rule of the grammar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import Token, Transformer, Tree, v_args
+
+from ..positions import build
+from ..positions import parse as written
+from ..positions import select as s
+from ..sites import SITES
+from . import ast
+
+ALIASES = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
+MODEL_SITES = {site.name for site in SITES.values() if site.scope == "model"}
+
+
+class TreeError(Exception):
+    """A tree that the grammar allows and the language does not."""
+
+    def __init__(self, message: str, hint: str, meta: Any) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.meta = message, hint, meta
+
+
+def span(meta: Any) -> ast.Span | None:
+    """The span of a node of the tree, or of a token."""
+    if getattr(meta, "line", None) is None:
+        return None
+    return ast.Span(meta.line, meta.column, meta.end_line, meta.end_column)
+
+
+def unquote(token: str) -> str:
+    """The text between quotes."""
+    return written.unquote(str(token))
+
+
+def integer(token: Token) -> int:
+    """A whole number; so long a run of digits is refused that Python would refuse it too."""
+    if len(token) > 18:
+        raise TreeError("this number is too large", "", token)
+    return int(token)
+
+
+def _binary(op: str) -> Any:
+    def make(self: ToSpec, meta: Any, children: list[Any]) -> ast.Binary:
+        return ast.Binary(op, self.value(children[0]), self.value(children[1]), span=span(meta))
+
+    return make
+
+
+def _valued(kind: Any) -> Any:
+    def make(self: ToSpec, meta: Any, children: list[Any]) -> Any:
+        target, amount, opts = children
+        return kind(target, self.value(amount), opts, span=span(meta))
+
+    return make
+
+
+def _plain(kind: Any) -> Any:
+    def make(self: ToSpec, meta: Any, children: list[Any]) -> Any:
+        return kind(*children, span=span(meta))
+
+    return make
+
+
+@v_args(meta=True)
+class ToSpec(Transformer[Any, Any]):
+    """Bottom-up; `holes` are the Python expressions by the offset of their brace."""
+
+    def __init__(self, holes: dict[int, str]) -> None:
+        super().__init__()
+        self.holes = holes
+
+    def start(self, meta: Any, children: list[Any]) -> tuple[ast.Statement, ...]:
+        return tuple(children)
+
+    # Values
+
+    def number(self, meta: Any, children: list[Token]) -> ast.Num:
+        text = children[0]
+        return ast.Num(integer(text) if text.lstrip("-").isdigit() else self._float(text), span=span(meta))
+
+    negative = number
+
+    @staticmethod
+    def _float(token: Token) -> float:
+        value = float(token)
+        if value in (float("inf"), float("-inf")):
+            raise TreeError("this number is too large", "", token)
+        return value
+
+    def string(self, meta: Any, children: list[Token]) -> ast.Str:
+        return ast.Str("".join(unquote(part) for part in children), span=span(meta))
+
+    def py(self, meta: Any, children: list[Token]) -> ast.Py:
+        return ast.Py(self._hole(children[0]), span=span(meta))
+
+    def _hole(self, token: Token) -> str:
+        return self.holes[token.start_pos or 0].strip()
+
+    def word(self, meta: Any, children: list[Token]) -> ast.Word:
+        return ast.Word(str(children[0]), span=span(meta))
+
+    def name(self, meta: Any, children: list[Token]) -> ast.Name:
+        return ast.Name(str(children[0]), span=span(meta))
+
+    def values(self, meta: Any, children: list[Any]) -> ast.List:
+        return ast.List(tuple(self.value(child) for child in children if child is not None), span=span(meta))
+
+    def ranged(self, meta: Any, children: list[str]) -> ast.Range:
+        return ast.Range(str(children[0]), span=span(meta))
+
+    def call(self, meta: Any, children: list[Any]) -> ast.Call:
+        name, *rest = children
+        at = rest.pop() if rest and (rest[-1] is None or isinstance(rest[-1], (ast.At, ast.AtEach))) else None
+        rest = [child for child in rest if child is not None]
+        args = tuple(self.value(child) for child in rest if not isinstance(child, ast.Opt))
+        named = tuple(child for child in rest if isinstance(child, ast.Opt))
+        return ast.Call(str(name), args, named, at, span=span(meta))
+
+    def named(self, meta: Any, children: list[Any]) -> ast.Opt:
+        return ast.Opt(str(children[0]), self.value(children[1]), span=span(meta))
+
+    def opt(self, meta: Any, children: list[Any]) -> ast.Opt:
+        return ast.Opt(str(children[0]), children[1], span=span(meta))
+
+    def opts(self, meta: Any, children: list[ast.Opt]) -> ast.Opts:
+        return tuple(children)
+
+    add, sub, mul, div = map(_binary, "+-*/")
+
+    def neg(self, meta: Any, children: list[Any]) -> ast.Neg:
+        return ast.Neg(self.value(children[0]), span=span(meta))
+
+    def each_value(self, meta: Any, children: list[Any]) -> ast.EachValue:
+        return ast.EachValue(children[1], span=span(meta))
+
+    def value(self, node: Any) -> Any:
+        """A site read as a value: a bare name may be a variable, a dotted one a metric of a run."""
+        if not isinstance(node, Path):
+            return node
+        return node.as_value()
+
+    # Indices
+
+    def whole(self, meta: Any, children: list[Token]) -> int:
+        return integer(children[0])
+
+    def star(self, meta: Any, children: list[Token]) -> str:
+        return "*"
+
+    def variable(self, meta: Any, children: list[Token]) -> str:
+        return "$" + children[0]
+
+    def sliced(self, meta: Any, children: list[Any]) -> str:
+        whole, colons = [""], 0
+        for child in children:
+            if isinstance(child, Token):
+                colons += 1
+                whole.append("")
+            elif child is not None:
+                whole[-1] = str(child)
+        return ":".join(whole)
+
+    def indices(self, meta: Any, children: list[Any]) -> tuple[int | str, ...]:
+        return tuple(children)
+
+    def dims(self, meta: Any, children: list[Any]) -> tuple[int | str, ...]:
+        return tuple(children)
+
+    # Sites
+
+    def head(self, meta: Any, children: list[Any]) -> tuple[str, Any, Any]:
+        return "head", children[0], meta
+
+    def neuron(self, meta: Any, children: list[Any]) -> tuple[str, Any, Any]:
+        return "neuron", children[0], meta
+
+    def feature(self, meta: Any, children: list[Any]) -> tuple[str, Any, Any]:
+        return "feature", children[0], meta
+
+    def layer(self, meta: Any, children: list[Any]) -> tuple[str, Any, Any]:
+        return "layer", (children[0], children[1] if len(children) > 1 else None), meta
+
+    def path(self, meta: Any, children: list[Any]) -> list[Any]:
+        return children
+
+    def site(self, meta: Any, children: list[Any]) -> Path:
+        parts, dims, at = children
+        return Path(parts, dims, at, span(meta), meta)
+
+    def py_site(self, meta: Any, children: list[Any]) -> ast.PySite:
+        return ast.PySite(self._hole(children[0]), children[1], span=span(meta))
+
+    def excluding(self, meta: Any, children: list[Any]) -> tuple[Any, ...]:
+        return tuple(_where(child) for child in children)
+
+    def target(self, meta: Any, children: list[Any]) -> ast.Target:
+        each, *middle, excluding, end = children
+        to = _where(end) if isinstance(end, Path) else end
+        if isinstance(to, ast.Ref):
+            raise TreeError(f"a path ends at a site or at positions, not at {to.group}",
+                            "write -> L9H9.q, or -> @last for attention edges", to.span)
+        return ast.Target(tuple(_where(child) for child in middle), each is not None, excluding or (), to,
+                          span=span(meta))
+
+    # Positions
+
+    def at(self, meta: Any, children: list[s.Selector]) -> ast.At | ast.AtEach:
+        pos = children[0]
+        if isinstance(pos, s.Each):
+            return ast.AtEach(None if pos.of == s.All() else pos.of, span=span(meta))
+        return ast.At(pos, span=span(meta))
+
+    def at_each(self, meta: Any, children: list[Any]) -> ast.AtEach:
+        rest = [child for child in children if isinstance(child, s.Selector)]
+        return ast.AtEach(rest[0] if rest else None, span=span(meta))
+
+    def _built(self, meta: Any, make: Any) -> s.Selector:
+        from ..errors import HooklabError
+
+        try:
+            return make()  # type: ignore[no-any-return]
+        except HooklabError as error:
+            raise TreeError(str(error).split("\n")[0], "", meta) from None
+
+    def pos_index(self, meta: Any, children: list[int]) -> s.Selector:
+        return s.Index(children[0])
+
+    def pos_all(self, meta: Any, children: list[Any]) -> s.Selector:
+        return s.All()
+
+    def pos_slice(self, meta: Any, children: list[str]) -> s.Selector:
+        parts = [int(part) if part else None for part in children[0].split(":")]
+        return self._built(meta, lambda: s.Slice(*parts))
+
+    def pos_name(self, meta: Any, children: list[Token]) -> s.Selector:
+        return self._built(meta, lambda: written.named(str(children[0])))
+
+    def pos_text(self, meta: Any, children: list[Token]) -> s.Selector:
+        return self._built(meta, lambda: s.TokenText(unquote(children[0])))
+
+    def pos_list(self, meta: Any, children: list[s.Selector]) -> s.Selector:
+        return s.Several(tuple(children))
+
+    def pos_py(self, meta: Any, children: list[Token]) -> s.Selector:
+        return s.Hole(self._hole(children[0]))
+
+    def pos_set(self, meta: Any, children: list[s.Selector]) -> s.Selector:
+        return children[0]
+
+    def pos_or(self, meta: Any, children: list[s.Selector]) -> s.Selector:
+        return s.SetOp("|", *children)
+
+    def pos_and(self, meta: Any, children: list[s.Selector]) -> s.Selector:
+        return s.SetOp("&", *children)
+
+    def pos_less(self, meta: Any, children: list[s.Selector]) -> s.Selector:
+        return s.SetOp("-", *children)
+
+    def pos_named(self, meta: Any, children: list[Any]) -> tuple[str, s.Selector]:
+        return str(children[0]), children[1]
+
+    def pos_call(self, meta: Any, children: list[Any]) -> s.Selector:
+        name, *given = [child for child in children if child is not None]
+        args = [child for child in given if isinstance(child, s.Selector)]
+        named = dict(child for child in given if not isinstance(child, s.Selector))
+        return self._built(meta, lambda: written.called(str(name), args, named))
+
+    def pos_edge(self, meta: Any, children: list[Any]) -> s.Selector:
+        return self._built(meta, lambda: written.edge(children[0], str(children[1])))
+
+    def pos_offset(self, meta: Any, children: list[Any]) -> s.Selector:
+        if children[1] != "offset":
+            raise TreeError(f'no ".{children[1]}(…)" on positions', "there is .offset(2)", meta)
+        return self._built(meta, lambda: build.positions(children[0]).offset(children[2]))
+
+    def pos_pick(self, meta: Any, children: list[Any]) -> s.Selector:
+        return self._built(meta, lambda: children[0][children[1]])
+
+    # Statements
+
+    def hookspec(self, meta: Any, children: list[Any]) -> ast.Header:
+        return ast.Header(integer(children[0]), span=span(meta))
+
+    def seed(self, meta: Any, children: list[Any]) -> ast.Seed:
+        return ast.Seed(integer(children[0]), span=span(meta))
+
+    def model(self, meta: Any, children: list[Any]) -> ast.ModelName:
+        return ast.ModelName(children[0].value, children[1], span=span(meta))
+
+    def prompt(self, meta: Any, children: list[Any]) -> ast.Prompt:
+        return ast.Prompt(_text(children[0]), *children[1:], span=span(meta))
+
+    def mark(self, meta: Any, children: list[Any]) -> ast.Mark:
+        return ast.Mark(str(children[0]), children[1], _text(children[2]), span=span(meta))
+
+    def answer(self, meta: Any, children: list[Any]) -> ast.Answer:
+        return ast.Answer(*children, span=span(meta))
+
+    def sae(self, meta: Any, children: list[Any]) -> ast.Sae:
+        return ast.Sae(str(children[0]), children[1], _where(children[2]), span=span(meta))
+
+    def let(self, meta: Any, children: list[Any]) -> ast.Let:
+        return ast.Let(str(children[0]), self.value(children[1]), span=span(meta))
+
+    def group(self, meta: Any, children: list[Any]) -> ast.Group:
+        return ast.Group(str(children[0]), children[1], span=span(meta))
+
+    def sweep(self, meta: Any, children: list[Any]) -> ast.Sweep:
+        return ast.Sweep(str(children[0]), children[1], span=span(meta))
+
+    def metric(self, meta: Any, children: list[Any]) -> ast.Metric:
+        return ast.Metric(_text(children[0]), self.value(children[1]), children[2], span=span(meta))
+
+    def expect(self, meta: Any, children: list[Any]) -> ast.Expect:
+        left, op, right = children
+        return ast.Expect(self.value(left), str(op), self.value(right), span=span(meta))
+
+    def save(self, meta: Any, children: list[Any]) -> ast.Save:
+        return ast.Save(children[0], _text(children[1]), children[2], span=span(meta))
+
+    def ablate(self, meta: Any, children: list[Any]) -> ast.Ablate:
+        return ast.Ablate(children[0], _text(children[1]), *children[2:], span=span(meta))
+
+    def freeze(self, meta: Any, children: list[Any]) -> ast.Freeze:
+        return ast.Freeze(children[0], _text(children[1]), children[2], span=span(meta))
+
+    patch, steer, scale, put, project_out, noise = map(
+        _valued, (ast.Patch, ast.Steer, ast.Scale, ast.Set, ast.ProjectOut, ast.Noise))
+    zero, clamp, cut, score, lens = map(_plain, (ast.Zero, ast.Clamp, ast.Cut, ast.Score, ast.Lens))
+
+    def attribute(self, meta: Any, children: list[Any]) -> ast.Attribute:
+        target, *words, opts = children
+        return ast.Attribute(target, *(_text(word) for word in words), opts, span=span(meta))
+
+    def generate(self, meta: Any, children: list[Any]) -> ast.Generate:
+        return ast.Generate(integer(children[0]), children[1], span=span(meta))
+
+    def show(self, meta: Any, children: list[Any]) -> ast.Show:
+        view, count, *rest = children
+        opts = tuple(child for child in rest if isinstance(child, ast.Opt))
+        sites = tuple(_where(child) for child in rest if not isinstance(child, ast.Opt))
+        return ast.Show(str(view), None if count is None else integer(count), sites, opts, span=span(meta))
+
+    def run(self, meta: Any, children: list[Any]) -> ast.Run:
+        name, on, *body = children
+        return ast.Run(_text(name), str(on), tuple(body), span=span(meta))
+
+
+class Path:
+    """A dotted path that may turn out to be a site, a group, a variable or a metric of a run."""
+
+    def __init__(self, parts: list[Any], dims: Any, at: Any, where: ast.Span | None, meta: Any) -> None:
+        self.parts, self.dims, self.at, self.span, self.meta = parts, dims, at, where, meta
+
+    @property
+    def words(self) -> list[str]:
+        return [str(part) for part in self.parts if isinstance(part, Token)]
+
+    def as_value(self) -> Any:
+        """What the path means in a value."""
+        only_words = len(self.words) == len(self.parts) and self.dims is None and self.at is None
+        if only_words and len(self.parts) == 1 and self.words[0] not in MODEL_SITES:
+            return ast.Name(self.words[0], span=self.span)
+        if only_words and len(self.parts) == 2 and self.words[1] not in MODEL_SITES:
+            return ast.Attr(*self.words, span=self.span)
+        return self.as_place()
+
+    def as_place(self) -> Any:
+        """What the path means where a place is expected."""
+        if len(self.parts) == 1 and len(self.words) == 1 and self.words[0] not in MODEL_SITES and self.dims is None:
+            return ast.Ref(self.words[0], self.at, span=self.span)
+        fields: dict[str, Any] = {"comp": None}
+        parts = list(self.parts)
+        if isinstance(parts[0], Token) and len(parts) > 1 and not (
+                len(parts) == 2 and isinstance(parts[1], tuple) and parts[1][0] == "feature"):
+            fields["run"] = str(parts.pop(0))
+        for i, part in enumerate(parts):
+            self._take(part, i, parts, fields)
+        if "feature" in fields:
+            return ast.Feature(fields["comp"], fields["feature"], fields.get("run"), self.at, span=self.span)
+        return ast.Site(**fields, dims=self.dims, at=self.at, span=self.span)
+
+    def _take(self, part: Any, i: int, parts: list[Any], fields: dict[str, Any]) -> None:
+        if isinstance(part, Token):
+            if fields["comp"] is not None:
+                raise TreeError(f"a site has one part, and {fields['comp']} is one already",
+                                f"one part after the layer: write L5.{part}", part)
+            fields["comp"] = ALIASES.get(str(part), str(part))
+            return
+        kind, index, meta = part
+        if kind == "layer":
+            if i:
+                raise TreeError("a layer comes first", "write L5.resid_post", meta)
+            fields["layer"], unit = index
+            if unit is not None:
+                self._take(unit, i, parts, fields)
+            return
+        if kind in fields or {kind, *fields} >= {"head", "neuron"}:
+            raise TreeError(f"there is a {kind} too many here", "write L9H6.q for one head, L9H[1,6].q for two", meta)
+        if kind != "feature" and fields["comp"] is not None:
+            raise TreeError(f"the {kind} goes before the part", f"write L5H1.{fields['comp']}", meta)
+        fields[kind] = index
+
+
+def _where(node: Any) -> Any:
+    return node.as_place() if isinstance(node, Path) else node
+
+
+def _text(token: Token | None) -> str | None:
+    return None if token is None else str(token)
+
+
+__all__ = ["ToSpec", "Tree", "TreeError"]
