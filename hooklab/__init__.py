@@ -20,7 +20,12 @@ _HOME = {
     "load": "hooklab.model.load",
     "Model": "hooklab.model.model",
     "capture": "hooklab.runtime.trace",
+    "parse": "hooklab.spec.parser",
+    "spec": "hooklab.spec.builder",
+    "Spec": "hooklab.spec.ast",
     "Activations": "hooklab.records",
+    "Run": "hooklab.records",
+    "Scores": "hooklab.records",
     "Tokens": "hooklab.tokens",
     "Family": "hooklab.families",
     "register": "hooklab.families",
@@ -41,6 +46,20 @@ def __getattr__(name: str) -> Any:
     value = module if _HOME[name].endswith("." + name) and not hasattr(module, name) else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add `%%hook` to a notebook: what `%load_ext hooklab` calls."""
+    from .magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take `%%hook` out again: what `%unload_ext hooklab` calls."""
+    from .magics import unload
+
+    unload(shell)
 
 
 def __dir__() -> list[str]:

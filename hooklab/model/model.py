@@ -31,7 +31,8 @@ from .sitetable import SiteTable
 from .tracer import HookTracer, make_source_findable, opens_generate
 
 if TYPE_CHECKING:
-    from ..records import Activations
+    from ..compiler import Plan
+    from ..records import Activations, Run
     from .verify import Report
     from .weights import Weights
 
@@ -215,6 +216,56 @@ class Model:
         from ..runtime.trace import capture
 
         return capture(self, prompt, sites, edits=edits, at=at, grad=grad, **kwargs)
+
+    def plan(self, spec: Any, *, values: Mapping[str, Any] | None = None, **names: Any) -> Plan:
+        """What a spec will do on this model, without doing it: passes, sites, bytes; see `run` for the arguments.
+
+        Raises:
+            SpecError: with every problem of the spec.
+        """
+        from ..runtime.execute import compile_for
+
+        return compile_for(self, spec, {**names, **(values or {})})
+
+    def run(self, spec: Any, *, values: Mapping[str, Any] | None = None, rows: int | None = None,
+            progress: Callable[[int, int, str], None] | None = None, remote: bool | str = False, **names: Any) -> Run:
+        """Run a spec of the hook language.
+
+        Args:
+            spec: A `Spec`, its text, or a `Plan` made by `plan`.
+            values: What Python between braces stands for, by its source text.
+            rows: Most rows of one forward pass; by default what fits into a gigabyte.
+            progress: Called with (done, total, what) as the work goes on.
+            remote: Run on NDIF through nnsight (`True`), or `"local"` to simulate that.
+            names: The same as `values`, for braces that hold a plain name.
+
+        Returns:
+            Everything that the spec asked for.
+
+        Raises:
+            SpecError: with every problem of the spec, or what went wrong, or the claims that do not hold.
+
+        Example:
+            >>> import hooklab as hl
+            >>> model = hl.load("lab")
+            >>> run = model.run('''
+            ... prompt "The Eiffel Tower is in the city of"
+            ... answer " Paris"
+            ... metric prob
+            ... zero L*.attn @last
+            ... ''')
+            >>> run.metrics["hooked"]["prob"] < run.metrics["main"]["prob"]
+            True
+        """
+        from ..compiler import Plan
+        from ..runtime.execute import execute
+
+        plan = spec if isinstance(spec, Plan) else self.plan(spec, values=values, **names)
+        if remote:
+            from ..runtime.remote import execute_remote
+
+            return execute_remote(self, plan, remote)
+        return execute(self, plan, rows=rows, progress=progress)
 
     def verify(self, prompt: Any = None) -> Report:
         """Check every site's identities and write laws on a dozen tokens; see `hooklab.model.verify`."""

@@ -1,0 +1,96 @@
+"""A plan in words, before anything runs: passes, sites, bytes, and what it changes about how the model computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .plan import Plan, RunPlan, Spot
+from .schedule import schedule
+
+
+def describe(plan: Plan) -> str:
+    """What `--plan` shows."""
+    lines = ["Plan"]
+    passes = schedule(plan)
+    for number, group in enumerate(passes, 1):
+        rows = sum(_rows(plan, run) for run in group)
+        names = ", ".join(_swept(run) for run in group)
+        lines.append(f"  pass {number}: {names}  ({rows} row{'s' * (rows != 1)} of {_width(plan, group)} tokens)")
+        for run in group:
+            lines += [f"    {line}" for line in _edits(run)]
+    for run in plan.runs:
+        if run.writing is not None:
+            count = len(run.cells)
+            lines.append(f"  generate: {run.name}, {run.writing.count} tokens" + (f" × {count} cells" if count > 1 else ""))
+        for found in run.readings:
+            extra = " (with gradients)" if found.verb == "attribute" and found.option("method") != "dla" else ""
+            lines.append(f"  {found.verb}: {run.name}, {len(found.spots)} places{extra}")
+    kept = sorted({(spot.order, spot.key) for run in plan.runs for spot in run.captures})
+    if kept:
+        lines.append(f"  captures: {_short([key for _, key in kept])}  (about {_size(_bytes(plan))})")
+    opened = sorted({spot.layer for run in plan.runs for spot in _touched(run) if spot.site in ("scores", "pattern")
+                     and spot.layer is not None})
+    lines.append(f"  attention: {'computed in the open in layers ' + _short([str(n) for n in opened]) if opened else 'as the model has it'}")
+    return "\n".join(lines)
+
+
+def _rows(plan: Plan, run: RunPlan) -> int:
+    return len(run.cells) * run.samples * int(plan.prompts[run.prompt].size)
+
+
+def _width(plan: Plan, group: tuple[RunPlan, ...]) -> int:
+    return max(int(plan.prompts[run.prompt].tokens.width) for run in group)
+
+
+def _swept(run: RunPlan) -> str:
+    axes = " × ".join(f"{len(axis.labels)} {axis.name}" for axis in run.axes)
+    return run.name + (f" [{axes}]" if axes else "") + (f" × {run.samples} samples" if run.samples > 1 else "")
+
+
+def _edits(run: RunPlan) -> list[str]:
+    """The edits of the first cell, in the order in which the pass comes by."""
+    edits = sorted(run.cells[0].edits, key=lambda edit: min(spot.order for spot in edit.spots))
+    more = " (first of the sweep)" if run.axes else ""
+    return [f"{edit.verb} {_short([str(spot) for spot in edit.spots])}{_where(edit)}{more}" for edit in edits[:8]] + (
+        [f"… and {len(edits) - 8} more"] if len(edits) > 8 else [])
+
+
+def _where(edit: Any) -> str:
+    if edit.reach.at is None:
+        return ""
+    return " @" + (str(list(edit.reach.at[0])) if len(edit.reach.at) == 1 else "per example")
+
+
+def _touched(run: RunPlan) -> set[Spot]:
+    edited = {spot for cell in run.cells for edit in cell.edits for spot in edit.spots}
+    return edited | set(run.captures) | {spot for found in run.readings for spot in found.spots}
+
+
+def _bytes(plan: Plan) -> int:
+    """Bytes of what is captured, in float32."""
+    facts = plan.about.facts
+    total = 0
+    for run in plan.runs:
+        tokens = plan.prompts[run.prompt].tokens
+        sizes: dict[str, int] = {"batch": len(tokens), "pos": tokens.width, "query_pos": tokens.width,
+                                 "key_pos": tokens.width, "head": facts.n_heads, "kv_head": facts.n_kv_heads, "one": 1,
+                                 "d_model": facts.d_model, "d_head": facts.d_head, "d_mlp": facts.d_mlp or 0,
+                                 "d_vocab": facts.d_vocab}
+        for spot in run.captures:
+            size = 4 * len(run.cells) * run.samples
+            for axis in Spot(spot.site, spot.layer).axes:
+                size *= sizes[axis]
+            total += size
+    return total
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return ""
+
+
+def _short(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" … {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,125 @@
+"""Analysing verbs to readings: attribute, score, lens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..spec import ast
+from ..spec.verbs import ATTRIBUTIONS, SCORES
+from .context import Context
+from .lower import metric
+from .places import Sites, spread, spread_groups
+from .plan import Axis, Reading, RunPlan, Spot, Spread
+from .statements import options
+
+STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+def reading(ctx: Context, run: RunPlan, statement: Any, number: int) -> Reading:
+    """What an analysing line asks for."""
+    makers = {"attribute": _attribute, "score": _score, "lens": _lens}
+    return makers[statement.verb](ctx, run, statement)
+
+
+def _positions(ctx: Context, run: RunPlan, place: Any) -> tuple[tuple[Axis, ...], Spread | None, bool]:
+    """The position axis of a reading: one by one under `@each`, together otherwise."""
+    if isinstance(place, ast.AtEach):
+        groups, labels = spread_groups(ctx, place, run.prompt, {})
+        if any(len(row) != 1 for group in groups for row in group):
+            raise ctx.fail("value", "one position at a time is read here", place, "write @each, or @each[subject.last, last]")
+        return (Axis("pos", labels),), tuple(tuple(group[e][0] for group in groups) for e in range(len(groups[0]))), True
+    if place is None:
+        return (), None, False
+    return (), spread(ctx, place.pos, run.prompt, {}, place), False
+
+
+def _place(ctx: Context, target: ast.Target) -> Any:
+    places = {where.at for where in target.sites}
+    if len(places) > 1:
+        raise ctx.fail("value", "these places name different positions", target, "give each its own line")
+    return places.pop()
+
+
+def _layout(ctx: Context, target: ast.Target, sites: Sites) -> tuple[tuple[Axis, ...], tuple[Spot, ...]]:
+    """Axes over places: layer and head for one site, a `site` axis for a list."""
+    one = ast.Target(target.sites, True, target.excluding)
+    choice = sites.choice(one)
+    return choice.axes, tuple(cell[0] for cell in choice.cells)
+
+
+def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
+    method = statement.method or ("patch" if statement.source else "grad")
+    if method not in ATTRIBUTIONS:
+        raise ctx.fail("name", f"there is no attribution {method!r}", statement, f"there are {', '.join(ATTRIBUTIONS)}")
+    opts = options(ctx, statement.opts)
+    axes, spots = _layout(ctx, statement.target, Sites(ctx, {}))
+    pos_axes, at, each = _positions(ctx, run, _place(ctx, statement.target))
+    source = None
+    if statement.source is not None:
+        source = ctx.untouched(statement.source, run.prompt, statement)
+        if ctx.tokens(ctx.runs[source].prompt).lengths != ctx.tokens(run.prompt).lengths:
+            raise ctx.fail("value", f"{source} and {run.prompt} have different numbers of tokens", statement,
+                           "attribution compares position by position: use prompts of one length")
+    if method == "patch" and source is None:
+        raise ctx.fail("value", "attribution patching needs a run to patch from", statement, "… with patch from clean")
+    name, expr = _metric_of(ctx, statement, method)
+    settings = {"method": method, "metric": name, "source": source, "steps": int(opts.get("steps", 20))}
+    return Reading("attribute", "attribute", spots, (*axes, *pos_axes), at, each, tuple(settings.items()),
+                   metric(ctx, name, expr, run.prompt), statement.span)
+
+
+def _metric_of(ctx: Context, statement: ast.Attribute, method: str) -> tuple[str, Any]:
+    """The metric that is attributed: the one named, the first declared, or what the answer suggests."""
+    if statement.metric is not None:
+        if statement.metric in ctx.metrics:
+            return statement.metric, ctx.metrics[statement.metric].value
+        return statement.metric, ast.Name(statement.metric, span=statement.span)
+    if ctx.metrics:
+        return next((name, m.value) for name, m in ctx.metrics.items())
+    if ctx.answer is None:
+        raise ctx.fail("value", "there is no metric to attribute", statement, "add a line: metric logit_diff")
+    name = "logit" if ctx.answer.against is None else "logit_diff"
+    return name, ast.Name(name, span=statement.span)
+
+
+def _score(ctx: Context, run: RunPlan, statement: ast.Score) -> Reading:
+    method = statement.method
+    axes, spots = _layout(ctx, statement.target, Sites(ctx, {}, "pattern"))
+    if any(spot.site not in ("result", "pattern", "scores", "z") for spot in spots):
+        raise ctx.fail("value", "heads are scored", statement, "write score each L*H* with induction")
+    spots = tuple(Spot("pattern", spot.layer, spot.heads) for spot in spots)
+    if any(spot.heads is None for spot in spots):
+        raise ctx.fail("value", "this names layers but no heads", statement, "write score each L*H* with induction")
+    if isinstance(method, ast.Py):
+        if not callable(ctx.given(method.source, method)):
+            raise ctx.fail("value", f"{{{method.source}}} is no function", method,
+                           "it takes a pattern [batch query_pos key_pos] and the tokens, and returns a number")
+        return Reading("score", "score", spots, axes, options=(("method", ""), ("source_text", method.source)),
+                       span=statement.span)
+    if method.id not in SCORES:
+        raise ctx.fail("name", f"there is no score {method.id!r}", statement, f"there are {', '.join(SCORES)}")
+    return Reading("score", method.id, spots, axes, options=(("method", method.id),), span=statement.span)
+
+
+def _lens(ctx: Context, run: RunPlan, statement: ast.Lens) -> Reading:
+    for site in ("ln_final", "logits"):
+        reason = ctx.world.missing(site)
+        if reason is not None:
+            raise ctx.fail("model", f"a lens reads through the final norm and the unembedding: {reason}", statement)
+    target = statement.target
+    place = target if isinstance(target, ast.At | ast.AtEach) else None
+    if not isinstance(target, ast.Target):
+        target = ast.Target((ast.Site("resid_post", "*"),))
+    else:
+        place = _place(ctx, target)
+    axes, spots = _layout(ctx, target, Sites(ctx, {}))
+    wrong = [spot for spot in spots if spot.site not in STREAM or spot.units or spot.sae]
+    if wrong:
+        raise ctx.fail("value", f"{wrong[0]} is no vector of the stream", statement, f"a lens reads {', '.join(STREAM)}")
+    pos_axes, at, each = _positions(ctx, run, place if place is not None else ast.AtEach())
+    top = int(options(ctx, statement.opts).get("top", 1))
+    value = None
+    if ctx.answer is not None:
+        name = "logit_diff" if ctx.answer.against is not None else "prob"
+        value = metric(ctx, name, ast.Name(name, span=statement.span), run.prompt)
+    return Reading("lens", "lens", spots, (*axes, *pos_axes), at, each, (("top", top),), value, statement.span)

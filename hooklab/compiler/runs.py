@@ -1,0 +1,248 @@
+"""Run blocks to `RunPlan`s: sweeps laid out as cells, reads and generation attached, sources noted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from ..positions import marks_in
+from ..positions.select import Selector
+from ..spec import ast
+from .context import IMPLICIT, Context
+from .paths import path_patch
+from .places import Env, Sites, reach
+from .plan import Axis, Cell, Edit, Given, Keep, Reach, RunPlan, Same, Spot, Writing, acts
+from .reads import reading
+from .statements import EDITS, Where, options, variants
+
+READS = ("attribute", "score", "lens")
+MAX_CELLS = 200_000
+
+
+def add_runs(ctx: Context, spec: ast.Spec) -> None:
+    """Compile every run of a spec into `ctx.runs`."""
+    blocks = [s for s in spec.body if isinstance(s, ast.Run)]
+    loose = [s for s in spec.body if s.verb in (*EDITS, *READS, "save", "generate")]
+    shared = [s for s in loose if isinstance(s, ast.Generate)] if blocks else []
+    rest = [s for s in loose if s not in shared]
+    for i, block in enumerate(blocks):
+        with ctx.going_on():
+            name = block.name or _free(ctx, IMPLICIT if i == 0 else f"{IMPLICIT}_{i + 1}")
+            body = list(block.body)
+            if not any(isinstance(s, ast.Generate) for s in body):
+                body += shared
+            _add(ctx, name, block.on, body, block)
+    if rest or (loose and not blocks):
+        with ctx.going_on():
+            on = _only_prompt(ctx, rest or loose)
+            edited = any(s.verb in EDITS for s in rest)
+            _add(ctx, _free(ctx, IMPLICIT) if edited else on, on, rest or loose, (rest or loose)[0])
+
+
+def _free(ctx: Context, name: str) -> str:
+    count, base = 2, name
+    while name in ctx.runs:
+        name, count = f"{base}_{count}", count + 1
+    return name
+
+
+def _only_prompt(ctx: Context, statements: list[Any]) -> str:
+    """The prompt that verbs outside a block act on: the only one, or the one that is not their source."""
+    sources = {getattr(s, "source", None) for s in statements if isinstance(s, ast.Attribute)}
+    left = [name for name in ctx.prompts if name not in sources]
+    if len(left) == 1:
+        return left[0]
+    raise ctx.fail("value", f"which of the prompts {', '.join(ctx.prompts)} is this for?", statements[0],
+                   f"write it in a block: run on {left[-1] if left else 'NAME'}:")
+
+
+def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
+    base = ctx.runs.get(on)
+    if base is None:
+        raise ctx.fail("name", f"there is no prompt or run {on!r}", where, f"there are {', '.join(ctx.runs)}")
+    writing = [s for s in body if isinstance(s, ast.Generate)]
+    edits = [s for s in body if s.verb in EDITS]
+    untouched = name == on
+    axes, cells = _cells(ctx, name, base, edits, body, bool(writing))
+    run = RunPlan(name, base.prompt, axes, cells, max([base.samples, *(_samples(ctx, s) for s in edits)]),
+                  captures=base.captures if untouched else frozenset())
+    ctx.runs[name] = run
+    needs = note_needs(ctx, name, (edit for cell in cells for edit in cell.edits))
+    keeps = tuple(_keep(ctx, run, s, bool(writing)) for s in body if isinstance(s, ast.Save))
+    readings = tuple(reading(ctx, run, s, i) for i, s in enumerate(s for s in body if s.verb in READS))
+    needs |= {str(r.option("source")) for r in readings if r.option("source")}
+    captured = {Spot(spot.site, spot.layer) for keep in keeps for spot in keep.spots}
+    ctx.runs[name] = replace(ctx.runs[name], needs=frozenset(needs - {name}), keeps=keeps, readings=readings,
+                             captures=ctx.runs[name].captures | (frozenset() if writing else frozenset(captured)),
+                             writing=_writing(ctx, writing[-1]) if writing else None)
+    for r in readings:
+        _note_reading(ctx, r)
+
+
+def _samples(ctx: Context, statement: Any) -> int:
+    count = options(ctx, statement.opts).get("samples", 1)
+    return count if isinstance(count, int) else 1
+
+
+def _writing(ctx: Context, statement: ast.Generate) -> Writing:
+    if not ctx.world.facts.causal or ctx.world.missing("logits"):
+        raise ctx.fail("model", "this model cannot write on: it does not predict the next token", statement)
+    return Writing(statement.count, tuple(options(ctx, statement.opts).items()))
+
+
+def _keep(ctx: Context, run: RunPlan, statement: ast.Save, writing: bool) -> Keep:
+    env = {axis.name: axis.labels[0] for axis in run.axes}
+    spots = Sites(ctx, env).choice(replace(statement.target, each=False)).cells[0]
+    places = {where.at for where in statement.target.sites}
+    if len(places) > 1:
+        raise ctx.fail("value", "these places name different positions", statement, "give each its own line")
+    at = places.pop()
+    return Keep(statement.name, spots, Reach(None, True, writing) if isinstance(at, ast.AtEach) and at.pos is None
+                else reach(ctx, ast.At(at.pos) if isinstance(at, ast.AtEach) and at.pos is not None else at,  # type: ignore[arg-type]
+                           run.prompt, env, writing=writing))
+
+
+# Cells -------------------------------------------------------------------------------------------------------------
+
+
+def _cells(ctx: Context, name: str, base: RunPlan, edits: list[Any], body: list[Any],
+           writing: bool) -> tuple[tuple[Axis, ...], tuple[Cell, ...]]:
+    """The cells of a run: those of the run it stacks on, times its sweep variables, times its own `each`."""
+    swept = [ctx.sweeps[v] for v in ctx.sweeps if v in _variables(ctx, body)]
+    ranges = [_sweep_values(ctx, s) for s in swept]
+    outer = tuple(Axis(s.name, labels) for s, (labels, _) in zip(swept, ranges, strict=True))
+    own: tuple[Axis, ...] | None = None
+    cells: list[Cell] = []
+    cached: dict[Any, list[Any]] = {}
+    for base_cell in base.cells:
+        for index, picked in _product([values for _, values in ranges]):
+            env: Env = {s.name: value for s, value in zip(swept, picked, strict=True)}
+            parts = cached.get(index)
+            if parts is None:
+                drawn = dict(ctx.drawn)
+                parts = cached[index] = [_statement(ctx, name, Where(ctx, base.prompt, env, writing), s) for s in edits]
+                if len(cached) < len(list(_product([values for _, values in ranges]))):
+                    ctx.drawn = drawn  # a line draws the same numbers at every value of a sweep variable
+            axes = tuple(axis for part in parts for axis in part.axes)
+            if own is not None and [len(a.labels) for a in axes] != [len(a.labels) for a in own]:
+                raise ctx.fail("value", "the places swept over change with a sweep variable", edits[0],
+                               "sweep over one of the two")
+            own = axes if own is None else own
+            for place, chosen in _product([part.edits for part in parts]):
+                inner = tuple(n for i, part in zip(place, parts, strict=True) for n in _unravel(i, part.axes))
+                cells.append(Cell((*base_cell.index, *index, *inner), (*base_cell.edits, *chosen)))
+                if len(cells) > MAX_CELLS:
+                    raise ctx.fail("value", f"this sweep has more than {MAX_CELLS} points", edits[0], "sweep over less")
+    return _named_apart((*base.axes, *outer, *(own or ()))), tuple(cells)
+
+
+def _statement(ctx: Context, name: str, at: Where, statement: Any) -> Any:
+    if isinstance(statement, ast.Patch) and isinstance(statement.target.to, ast.Site | ast.Feature):
+        return path_patch(ctx, name, at, statement)
+    if statement.target.to is not None and statement.verb != "cut":
+        raise ctx.fail("value", f"{statement.verb} acts on places; only cut and patch act on edges", statement.target.to)
+    return variants(at, statement)
+
+
+def _product(groups: list[Any]) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+    """Every combination, with its indices."""
+    for combined in itertools.product(*(list(enumerate(group)) for group in groups)):
+        yield tuple(i for i, _ in combined), tuple(item for _, item in combined)
+
+
+def _unravel(flat: int, axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    index: list[int] = []
+    for axis in reversed(axes):
+        flat, rest = divmod(flat, len(axis.labels))
+        index.append(rest)
+    return tuple(reversed(index))
+
+
+def _named_apart(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Axes with names of their own: a second `layer` becomes `layer_2`."""
+    seen: dict[str, int] = {}
+    found = []
+    for axis in axes:
+        seen[axis.name] = seen.get(axis.name, 0) + 1
+        found.append(axis if seen[axis.name] == 1 else Axis(f"{axis.name}_{seen[axis.name]}", axis.labels))
+    return tuple(found)
+
+
+def _sweep_values(ctx: Context, statement: ast.Sweep) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Labels and values of a sweep variable."""
+    values = statement.values
+    if isinstance(values, ast.Py):
+        items = ctx.given(values.source, statement)
+        if not hasattr(items, "__len__") or len(items) == 0:
+            raise ctx.fail("value", f"{{{values.source}}} is nothing to sweep over", statement, "give a list of values")
+        plain = [item.item() if hasattr(item, "item") and getattr(item, "size", 2) == 1 else item for item in items]
+        labels = tuple(item if isinstance(item, (int, float, str)) else i for i, item in enumerate(plain))
+        return labels, tuple(item if isinstance(item, (int, float, str)) else Given(values.source, i)
+                             for i, item in enumerate(plain))
+    found: list[Any] = []
+    if isinstance(values, ast.Range):
+        start, stop, *step = (int(part) if part else None for part in values.text.split(":"))
+        if stop is None:
+            raise ctx.fail("value", "this range has no end", statement, f"write sweep {statement.name} in 0:12")
+        found = list(range(start or 0, stop, *(n for n in step if n)))
+    else:
+        for item in values.items:
+            if isinstance(item, ast.Neg) and isinstance(item.of, ast.Num):
+                found.append(-item.of.value)
+            elif isinstance(item, ast.Num | ast.Str):
+                found.append(item.value)
+            else:
+                raise ctx.fail("value", "a sweep takes numbers and texts", item, "compute others in Python: {values}")
+    if not found:
+        raise ctx.fail("value", "there is nothing to sweep over", statement, "give at least one value")
+    return tuple(found), tuple(found)
+
+
+def _variables(ctx: Context, nodes: Iterable[Any]) -> set[str]:
+    """Names that statements use: in values, in indices, in positions, and through lets."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            if node.id in ctx.lets and node.id not in found:
+                found |= _variables(ctx, [ctx.lets[node.id].value])
+            found.add(node.id)
+        elif isinstance(node, str) and node.startswith("$"):
+            found.add(node[1:])
+        elif isinstance(node, Selector):
+            found |= marks_in(node)
+        elif isinstance(node, tuple):
+            found |= _variables(ctx, node)
+        elif isinstance(node, ast.Ref) and node.group in ctx.groups:
+            found |= _variables(ctx, [ctx.groups[node.group].target])
+        if isinstance(node, ast.Node):
+            found |= _variables(ctx, [getattr(node, f.name) for f in fields(node) if f.name != "span"])
+    return found
+
+
+# What runs need of each other --------------------------------------------------------------------------------------
+
+
+def note_needs(ctx: Context, name: str, edits: Iterable[Edit]) -> set[str]:
+    """Ask earlier runs to keep what edits take from them; returns the names of those runs."""
+    wanted: dict[str, set[Spot]] = {}
+    seen: set[int] = set()
+    for edit in edits:
+        if id(edit) in seen:
+            continue
+        seen.add(id(edit))
+        if isinstance(edit.value, Same):
+            wanted.setdefault(edit.value.run, set()).update(Spot(s.site, s.layer) for s in edit.spots)
+        for act in acts(edit.value):
+            wanted.setdefault(act.run, set()).add(Spot(act.spot.site, act.spot.layer))
+    for run, spots in wanted.items():
+        ctx.runs[run] = replace(ctx.runs[run], captures=ctx.runs[run].captures | spots)
+    return set(wanted)
+
+
+def _note_reading(ctx: Context, found: Any) -> None:
+    source = found.option("source")
+    if source:
+        spots = frozenset(Spot(s.site, s.layer) for s in found.spots)
+        ctx.runs[source] = replace(ctx.runs[source], captures=ctx.runs[source].captures | spots)

@@ -1,0 +1,247 @@
+"""One edit on the rows of a batch: the selection, the value laid out over it, the operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import edits
+from ..compiler.plan import Edit, Given, FromFile, Same, Spot, Spread
+from ..sites import SITES
+from .evaluate import Table, Valued, columns, evaluate, part, real
+from .store import Block, Store, trouble
+
+
+class Task:
+    """An edit of one spot, for all the blocks of a batch that share it."""
+
+    def __init__(self, store: Store, edit: Edit, spot: Spot) -> None:
+        self.store, self.edit, self.spot = store, edit, spot
+        self.blocks: list[Block] = []
+
+    @property
+    def tokens(self) -> Any:
+        """Tokens of the prompt that is run."""
+        return self.store.plan.prompts[self.blocks[0].run.prompt].tokens
+
+    def __call__(self, value: Tensor, step: int = 0, offset: int = 0) -> None:
+        """Change `value` in place. `offset`: columns of the prompt that came before the first column of a later step."""
+        if not self.edit.reach.holds(step):
+            return
+        try:
+            if self.edit.verb == "cut":
+                self._cut(value, step, offset)
+            else:
+                self._change(value, step)
+        except edits.WriteError as error:
+            raise trouble(str(error), self.edit.span, text=self.store.plan.text) from None
+
+    # Rows and columns
+
+    def _pairs(self, value: Tensor, step: int) -> tuple[Tensor, Tensor, int]:
+        """Row and column of every entry, and how many positions each row has (0 when they differ)."""
+        tokens, at = self.tokens, self.edit.reach.at
+        rows, cols, counts = [], [], set()
+        for block in self.blocks:
+            for row in block.rows:
+                found = [0] if step else columns(tokens, at, (row - block.start) % block.size)
+                counts.add(len(found))
+                rows += [row] * len(found)
+                cols += found
+        return torch.tensor(rows, dtype=torch.long), torch.tensor(cols, dtype=torch.long), (
+            counts.pop() if len(counts) == 1 else 0)
+
+    def _change(self, value: Tensor, step: int) -> None:
+        rows, cols, count = self._pairs(value, step)
+        if not len(rows):
+            return
+        spot = self.spot
+        chosen = edits.Selection(SITES[spot.site].axes, rows, cols, spot.heads, None if spot.sae else spot.units)
+        x = chosen.take(value)
+        if spot.sae is not None:
+            chosen.put(value, self._features(x, rows, count, step))
+            return
+        new = self._new(x, rows, count, step)
+        chosen.put(value, new)
+
+    def _features(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
+        """The site with some features changed; what the dictionary does not explain stays."""
+        sae = self.store.saes[self.spot.sae]
+        before = sae.encode(x)
+        after = before.clone()
+        picked = list(self.spot.features) if self.spot.features is not None else slice(None)
+        after[..., picked] = self._new(before[..., picked], rows, count, step).to(after.dtype)
+        return x + (sae.decode(after) - sae.decode(before)).to(x.dtype)
+
+    # Values
+
+    def _new(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
+        edit = self.edit
+        if edit.verb == "zero":
+            return edits.zero(x)
+        if edit.verb == "clamp":
+            return edits.clamp(x, edit.option("min"), edit.option("max"))
+        if edit.verb in ("patch", "mean", "resample"):
+            return self._source(x, rows, count, step)
+        v = evaluate(self.store, edit.value, self.blocks[0].number, len(self.blocks[0].run.cells))
+        if isinstance(v, Table):
+            raise trouble("a table of tensors can only be patched from", edit.span, text=self.store.plan.text)
+        if edit.verb == "noise":
+            return x + self._noise(x, count) * self._laid(v, x, rows, count)
+        return edits.OPS[edit.verb](x, self._laid(v, x, rows, count))
+
+    def _laid(self, v: Valued, x: Tensor, rows: Tensor, count: int) -> Tensor:
+        """A value laid out over the selected entries [entry …]."""
+        t = v.tensor.to(device=x.device, dtype=torch.promote_types(x.dtype, v.tensor.dtype))
+        rest = x.shape[1:]
+        extra = t.ndim - v.lead - len(rest)
+        lead = v.lead
+        while extra > 0 and lead and t.shape[lead] == 1:  # one head's write, added to a stream that has no heads
+            t, extra = t.squeeze(lead), extra - 1
+        if not lead and extra in (1, 2):  # Python gave a value for each position, or for each example and position
+            t, lead, extra = (t[None] if extra == 1 else t), 2, 0
+        if extra > 0:
+            raise self._shape(t, rest)
+        if lead:
+            t = self._by_row(t, x, rows, count)
+            t = t.reshape(t.shape[0], *[1] * (len(rest) - (t.ndim - 1)), *t.shape[1:])
+        try:
+            return t.expand(x.shape)
+        except RuntimeError:
+            raise self._shape(t, rest) from None
+
+    def _by_row(self, t: Tensor, x: Tensor, rows: Tensor, count: int) -> Tensor:
+        """[row pos …] of a source, chosen for every entry."""
+        entries = len(x)
+        example = torch.tensor([self._source_row(int(r), t.shape[0]) for r in rows.tolist()], device=t.device)
+        if t.shape[1] == 1:
+            return t[example, 0]
+        if not count or t.shape[1] != count:
+            raise trouble(f"the value has {t.shape[1]} positions, and the place {count or 'differing numbers of them'}",
+                          self.edit.span, "name as many positions, or average: mean(…)", self.store.plan.text)
+        return t[example, torch.arange(entries, device=t.device) % count]
+
+    def _source_row(self, row: int, size: int) -> int:
+        """The row of a source with `size` rows that answers to a row of the batch."""
+        block = next(b for b in self.blocks if row in b.rows)
+        inside = row - block.start
+        if size == 1:
+            return 0
+        if size == block.size * block.run.samples:
+            return inside
+        if size == block.size:
+            return inside % block.size
+        if size == block.run.samples:
+            return inside // block.size
+        raise trouble(f"the value has {size} examples, and {block.run.name} has {block.size}", self.edit.span,
+                      "give one for all, or one for each", self.store.plan.text)
+
+    def _shape(self, t: Tensor, rest: torch.Size) -> Exception:
+        axes = [a for a in self.spot.axes if a not in ("batch", "pos", "query_pos")]
+        wanted = ", ".join(f"{axis} {size}" for axis, size in zip(axes, rest, strict=False))
+        return trouble(f"{self.spot} takes a value of shape [{wanted}], and this one has {list(t.shape)}", self.edit.span,
+                       text=self.store.plan.text)
+
+    def _noise(self, x: Tensor, count: int) -> Tensor:
+        """The same draws for every cell, whatever else is in the batch."""
+        first = self.blocks[0]
+        entries = len(x) // len(self.blocks)
+        seed, line = self.edit.draw
+        order = self.spot.order
+        made = torch.Generator().manual_seed(hash((seed, line, order[0] % 4096, order[1])) % (1 << 63))
+        drawn = torch.randn((entries, *x.shape[1:]), generator=made)
+        assert first.run.samples
+        return drawn.repeat(len(self.blocks), *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
+
+    # Sources
+
+    def _source(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
+        """Another run's value, or a table's."""
+        edit, source = self.edit, self.edit.value
+        if isinstance(source, Given | FromFile):
+            found = evaluate(self.store, source, 0, 1)
+            if isinstance(found, Valued):
+                return self._laid(found, x, rows, count)
+            return self._from_table(found, x, rows, count)
+        assert isinstance(source, Same)
+        if step:
+            raise trouble(f"{source.run} has no tokens that were written on, to {edit.verb} from", edit.span,
+                          "name positions of the prompt: @prompt", self.store.plan.text)
+        block = self.blocks[0]
+        number = edit.option("cell", block.number)
+        cells = max(number + 1, len(block.run.cells)) if edit.option("cell") is None else len(
+            self.store.plan.run(source.run).cells)
+        whole = self.store.act(source.run, self.spot, number, cells)
+        tokens = self.store.plan.prompts[self.store.plan.run(source.run).prompt].tokens
+        if edit.verb == "mean" and edit.option("per") == "all":
+            averaged = part(self.spot, real(whole, tokens).to(x.dtype).mean(0)[None, None], self.store)
+            return averaged[0, 0].to(x.device).expand_as(x)
+        return self._taken(whole, tokens, source.at, x, rows).to(x.device)
+
+    def _taken(self, whole: Tensor, tokens: Any, at: Spread | None, x: Tensor, rows: Tensor) -> Tensor:
+        """For every entry, the source's value at the position that answers to it."""
+        if self.edit.verb == "mean":
+            whole = whole.mean(0, keepdim=True)
+        size = len(tokens)
+        draw = self._drawn(size) if self.edit.verb == "resample" else None
+        starts = {block.start: block for block in self.blocks}
+        owner: dict[int, tuple[Block, int]] = {}
+        for block in starts.values():
+            owner.update({row: (block, row - block.start) for row in block.rows})
+        picked: dict[int, tuple[int, list[int]]] = {}
+        for row, (block, inside) in owner.items():
+            chosen = draw[inside] if draw is not None else 0 if len(whole) == 1 else self._source_row(row, len(whole))
+            example = chosen % size
+            picked[row] = chosen, columns(tokens, None if at is None else at, example if at is None else
+                                          min(example if len(at) > 1 else inside % block.size, len(at) - 1))
+        seen: dict[int, int] = {}
+        pairs = []
+        for row in rows.tolist():
+            chosen, cols = picked[row]
+            n = seen[row] = seen.get(row, -1) + 1
+            if n >= len(cols):
+                raise trouble("the source has fewer positions than the place", self.edit.span, text=self.store.plan.text)
+            pairs.append((chosen, cols[n]))
+        index = torch.tensor(pairs, dtype=torch.long)
+        chosen_ = edits.Selection(SITES[self.spot.site].axes, index[:, 0], index[:, 1], self.spot.heads,
+                                  None if self.spot.sae else self.spot.units)
+        taken = chosen_.take(whole)
+        if self.spot.sae is not None:
+            features = self.store.saes[self.spot.sae].encode(taken)
+            taken = features if self.spot.features is None else features[..., list(self.spot.features)]
+        if taken.shape != x.shape:
+            raise self._shape(taken, x.shape[1:])
+        return taken
+
+    def _drawn(self, size: int) -> list[int]:
+        """Which example of the corpus each row takes."""
+        block = self.blocks[0]
+        made = torch.Generator().manual_seed(hash(self.edit.draw) % (1 << 63))
+        return torch.randint(size, (len(block.rows),), generator=made).tolist()
+
+    def _from_table(self, table: Table, x: Tensor, rows: Tensor, count: int) -> Tensor:
+        found = table.find(self.spot)
+        t = found if isinstance(found, Tensor) else torch.as_tensor(found)
+        tokens = self.tokens
+        axes = SITES[self.spot.site].axes
+        whole = t.ndim == len(axes) and t.shape[2 if self.spot.site in ("scores", "pattern") else 1] == tokens.width
+        if whole and len(t) in (1, len(tokens)):
+            return self._taken(t.to(x.device), tokens, self.edit.reach.at, x, rows)
+        return self._laid(Valued(t), x, rows, count)
+
+    # Attention edges
+
+    def _cut(self, value: Tensor, step: int, offset: int) -> None:
+        tokens, edit = self.tokens, self.edit
+        rows, queries, keys = [], [], []
+        for block in self.blocks:
+            for row in block.rows:
+                example = (row - block.start) % block.size
+                rows.append(row)
+                queries.append([0] if step else columns(tokens, edit.reach.at, example))
+                looked = [c - offset for c in columns(tokens, edit.keys, example)]
+                keys.append([c for c in looked if 0 <= c < value.shape[-1]])
+        cut = edits.cut_scores if edit.option("renorm") else edits.cut_pattern
+        cut(value, rows, self.spot.heads, queries, keys)

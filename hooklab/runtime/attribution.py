@@ -1,0 +1,191 @@
+"""How much each place contributes to a metric: gradients, integrated gradients, attribution patching, direct logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..compiler.plan import Reading, Spot
+from ..model import ports
+from .evaluate import part
+from .measure import measure
+from .passes import tasks_of
+from .readings import Found, captured, over_examples, position_columns
+from .store import Block, Store, trouble
+from .trace import run as run_model
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+
+def attribute(model: Model, store: Store, block: Block, reading: Reading) -> list[Found]:
+    """Contributions of places to a metric.
+
+    `grad`: activation times gradient, summed over a place. `patch`: (source − value) times gradient, the first-order effect
+    of patching (Nanda 2023). `ig`: integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) from zero, or from
+    the source, along a straight line. `dla`: the place's write times the answer's direction, through the final norm with its
+    scale held (direct logit attribution; Elhage et al. 2021).
+    """
+    method = str(reading.option("method"))
+    with torch.enable_grad() if method != "dla" else torch.no_grad():
+        parts = METHODS[method](model, store, block, reading)
+    rows = [_summed(store, block, reading, spot, value) for spot, value in parts]
+    shape = [len(axis.labels) for axis in reading.axes]
+    return [Found("attribute", np.stack(rows).reshape(shape), reading.value.unit,
+                  note=f"{method} attribution of {reading.option('metric')}")]
+
+
+def _summed(store: Store, block: Block, reading: Reading, spot: Spot, value: Tensor) -> np.ndarray:
+    """[row pos …] contributions summed over a place, by position if positions are read one by one."""
+    attention = spot.site in ("scores", "pattern")
+    turned = value.transpose(1, 2) if attention else value
+    turned = part(Spot(spot.site, spot.layer, spot.heads, spot.units), turned)
+    each = turned.reshape(*turned.shape[:2], -1).sum(-1)  # [row pos]
+    cols = position_columns(store, block, reading.at) if reading.at is not None else None
+    if cols is not None:
+        each = each[torch.arange(len(each))[:, None], cols.to(each.device)]
+    return over_examples(each) if reading.each else over_examples(each.sum(-1))
+
+
+# Gradients ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(model: Model, store: Store, block: Block, reading: Reading, wanted: list[Spot],
+              replaced: dict[tuple[str, int | None], Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """Values and gradients of whole sites in one pass with the cell's edits; `replaced` puts values in the way first."""
+    places = tasks_of(store, [block])
+    roots: dict[tuple[str, int | None], Tensor] = {}
+    logits: list[Tensor] = []
+    keys = list(dict.fromkeys((spot.site, spot.layer) for spot in wanted))
+
+    def serve(place: tuple[str, int | None]) -> Any:
+        def call(value: Tensor, step: int) -> Tensor | None:
+            for task in places.get(place, ()):
+                task(value)
+            if replaced and place in replaced:
+                value = replaced[place].detach().clone().requires_grad_()
+            if place in keys:
+                roots[place] = value
+            if place == ("logits", None):
+                logits.append(value)
+            return value
+
+        return call
+
+    callbacks = {model.layout.port(*place).location: [serve(place)]
+                 for place in dict.fromkeys((*places, *keys, ("logits", None)))}
+    prompts = [store.plan.prompts[block.run.prompt]] * block.run.samples
+    run_model(model, "__call__", callbacks, *prompts, grad=True)
+    total = measure(store, block, reading.value, logits[0]).sum()
+    if not total.requires_grad:
+        raise trouble(f"{reading.option('metric')} has no gradient", reading.span, "take logit_diff or logprob",
+                      store.plan.text)
+    values = [roots[key] for key in keys]
+    found = torch.autograd.grad(total, values, allow_unused=True)
+    return [v.detach() for v in values], [torch.zeros_like(v) if g is None else g
+                                          for v, g in zip(values, found, strict=True)]
+
+
+def _keys(spots: tuple[Spot, ...]) -> list[Spot]:
+    return list(dict.fromkeys(Spot(spot.site, spot.layer) for spot in spots))
+
+
+def _by_gradient(model: Model, store: Store, block: Block, reading: Reading) -> list[tuple[Spot, Tensor]]:
+    wanted = _keys(reading.spots)
+    values, grads = gradients(model, store, block, reading, wanted)
+    product = {spot: v * g for spot, v, g in zip(wanted, values, grads, strict=True)}
+    return [(spot, product[Spot(spot.site, spot.layer)]) for spot in reading.spots]
+
+
+def _by_patching(model: Model, store: Store, block: Block, reading: Reading) -> list[tuple[Spot, Tensor]]:
+    wanted = _keys(reading.spots)
+    values, grads = gradients(model, store, block, reading, wanted)
+    product = {spot: (_source(store, block, reading, spot).to(v.device) - v) * g
+               for spot, v, g in zip(wanted, values, grads, strict=True)}
+    return [(spot, product[Spot(spot.site, spot.layer)]) for spot in reading.spots]
+
+
+def _source(store: Store, block: Block, reading: Reading, spot: Spot) -> Tensor:
+    whole = store.act(str(reading.option("source")), spot, block.number, len(block.run.cells))
+    rows = block.size * block.run.samples
+    return whole if len(whole) == rows else whole.repeat(rows // len(whole), *[1] * (whole.ndim - 1))
+
+
+def _by_path(model: Model, store: Store, block: Block, reading: Reading) -> list[tuple[Spot, Tensor]]:
+    """Integrated gradients, place by place: midpoints of equal steps."""
+    steps = int(reading.option("steps", 20))
+    product: dict[Spot, Tensor] = {}
+    whole = captured(model, store, block, tuple(_keys(reading.spots)))
+    for spot in _keys(reading.spots):
+        end = whole[spot].detach()
+        start = _source(store, block, reading, spot).to(end.device) if reading.option("source") else torch.zeros_like(end)
+        total = torch.zeros_like(end)
+        for step in range(steps):
+            between = start + (step + 0.5) / steps * (end - start)
+            _, grads = gradients(model, store, block, reading, [spot], {(spot.site, spot.layer): between})
+            total += grads[0]
+        product[spot] = (end - start) * total / steps
+    return [(spot, product[Spot(spot.site, spot.layer)]) for spot in reading.spots]
+
+
+# Direct logit attribution --------------------------------------------------------------------------------------------
+
+WRITES = ("embed", "pos_embed", "attn_out", "mlp_out", "result", "resid_pre", "resid_mid", "resid_post")
+
+
+def _direct(model: Model, store: Store, block: Block, reading: Reading) -> list[tuple[Spot, Tensor]]:
+    """A write's share of the answer's logit, by the metric's own gradient with the final norm's scale held."""
+    for spot in reading.spots:
+        if spot.site not in WRITES:
+            raise trouble(f"{spot} does not write to the stream", reading.span,
+                          f"direct attribution is of {', '.join(WRITES)}", store.plan.text)
+        if spot.site == "result" and model.layout.family.post_attn:
+            raise trouble(f"heads of {model.facts.family} write through a norm, so their shares do not add up",
+                          reading.span, "attribute L*.attn_out instead", store.plan.text)
+    if getattr(model.layout.config, "final_logit_softcapping", None):
+        note_softcap(store, reading)
+    whole = captured(model, store, block, (*_keys(reading.spots), *last_stream(model)))
+    direction = _direction(model, store, block, reading, whole[last_stream(model)[0]])
+    return [(spot, _dot(whole[Spot(spot.site, spot.layer)], direction)) for spot in reading.spots]
+
+
+def note_softcap(store: Store, reading: Reading) -> None:
+    """Direct shares add up before a soft-cap only."""
+    raise trouble("this model caps its logits, so direct shares do not add up to a difference of logits", reading.span,
+                  "take attribute … with grad", store.plan.text)
+
+
+def last_stream(model: Model) -> tuple[Spot, ...]:
+    """The stream that the final norm reads."""
+    return (Spot("resid_post", model.facts.n_layers - 1),)
+
+
+def _dot(value: Tensor, direction: Tensor) -> Tensor:
+    """[row pos (head) d_model] with the direction of each row and position: same shape, to be summed."""
+    return value * (direction[:, :, None] if value.ndim == 4 else direction)
+
+
+def _direction(model: Model, store: Store, block: Block, reading: Reading, stream: Tensor) -> Tensor:
+    """d metric / d stream with the final norm's scale held, [row pos d_model]."""
+    layout = model.layout
+    table = layout.family
+    with torch.enable_grad():
+        x = torch.zeros_like(stream).requires_grad_()
+        normed: Tensor = x
+        if table.ln_final:
+            norm = layout.module(layout.base, table.ln_final)
+            divisor = ports.norm_scale(norm, table.norm)(stream.detach())
+            wide = ports.wide(x)
+            centred = wide - wide.mean(-1, keepdim=True) if table.norm == "layer" else wide
+            normed = (centred / divisor * ports.norm_gain(norm, table.norm)).to(x.dtype)
+        total = measure(store, block, reading.value, layout.unembed(normed)).sum()
+        if not total.requires_grad:
+            raise trouble(f"{reading.option('metric')} has no direction", reading.span, "take logit or logit_diff",
+                          store.plan.text)
+        return torch.autograd.grad(total, x)[0]
+
+
+METHODS = {"grad": _by_gradient, "patch": _by_patching, "ig": _by_path, "dla": _direct}

@@ -1,0 +1,98 @@
+"""A compiled plan, run: passes in order, then reads and generation, then everything put together as a `Run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..compiler import Plan, compile_spec
+from ..compiler.schedule import schedule
+from ..problems import SpecError
+from ..spec import ast
+from ..spec.parser import parse
+from .gather import Gathered, gather
+from .passes import blocks_of, forward, rows_that_fit
+from .readings import read
+from .store import Block, Store
+from .world import ModelWorld
+from .write import write
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+    from ..records import Run
+
+Progress = Callable[[int, int, str], None]
+
+
+def compile_for(model: Model, spec: ast.Spec | str, values: Mapping[str, Any] | None = None) -> Plan:
+    """Compile a spec for a model.
+
+    Raises:
+        SpecError: with every problem of the spec.
+    """
+    parsed = parse(spec) if isinstance(spec, str) else spec
+    known = dict(values or {})
+    return compile_spec(parsed, ModelWorld(model, _saes(parsed, known)), known)
+
+
+def _saes(spec: ast.Spec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionaries that a spec attaches, opened."""
+    from ..sae import attach
+
+    found = {}
+    for statement in spec.body:
+        if isinstance(statement, ast.Sae):
+            source = statement.source
+            given = values.get(source.source) if isinstance(source, ast.Py) else source.value
+            if given is not None:
+                found[statement.name] = attach(given)
+    return found
+
+
+def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Progress | None = None) -> Run:
+    """Run a plan.
+
+    Args:
+        model: The model that it was compiled for.
+        plan: What to do.
+        rows: Most rows of a forward pass; by default what fits into a gigabyte.
+        progress: Called with (done, total, what) before each pass.
+
+    Raises:
+        SpecError: for what only shows while running, and for claims that do not hold.
+    """
+    store = Store(plan, saes=dict(plan.about._saes))
+    groups = schedule(plan)
+    todo = [(group, chunk) for group in groups
+            for chunk in blocks_of(group, store, rows or rows_that_fit(model, _width(plan, group)))]
+    later = [run for run in plan.runs if run.readings or run.writing]
+    total = len(todo) + len(later)
+    gathered = Gathered(store)
+    try:
+        for done, (group, chunk) in enumerate(todo):
+            if progress is not None:
+                progress(done, total, ", ".join(dict.fromkeys(block.run.name for block in chunk)))
+            forward(model, store, chunk)
+            for block in chunk:
+                gathered.block(block)
+            gathered.release(chunk)
+        for done, run in enumerate(later, len(todo)):
+            if progress is not None:
+                progress(done, total, run.name)
+            for number in range(len(run.cells)):
+                block = Block(run, number, 0, int(plan.prompts[run.prompt].size))
+                for reading in run.readings:
+                    gathered.reading(block, reading, read(model, store, block, reading))
+            if run.writing is not None:
+                gathered.written(run, write(model, store, run))
+        if progress is not None:
+            progress(total, total, "")
+    except SpecError as error:
+        if not error.text:
+            raise SpecError(error.problems, plan.text, error.offset) from error.__cause__
+        raise
+    return gather(model, gathered)
+
+
+def _width(plan: Plan, group: Any) -> int:
+    return max(int(plan.prompts[run.prompt].tokens.width) for run in group)

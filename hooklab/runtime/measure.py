@@ -1,0 +1,143 @@
+"""Metrics of a plan on the logits of its runs, and the claims made about them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import metrics
+from ..compiler.plan import Const, Figure, Fn, Given, Measure, MetricPlan, Op, Spread
+from ..errors import HooklabWarning
+from .evaluate import columns
+from .store import Block, Store, trouble
+
+
+def measure(store: Store, block: Block, plan: MetricPlan, logits: Tensor | None = None) -> Tensor:
+    """A metric on the rows of a block, [row]."""
+    logits = store.logits[block.key] if logits is None else logits
+    found = _value(store, block, plan.value, logits)
+    if not isinstance(found, Tensor):
+        found = torch.as_tensor(float(found))
+    found = found.to(torch.promote_types(found.dtype, torch.float32)).reshape(-1)
+    if len(found) not in (1, len(logits)):
+        raise trouble(f"metric {plan.name} gave {len(found)} numbers for {len(logits)} examples",
+                      hint="a metric gives one number, or one for each example", text=store.plan.text)
+    return found.expand(len(logits))
+
+
+def _value(store: Store, block: Block, value: Any, logits: Tensor) -> Any:
+    if isinstance(value, Const):
+        return torch.tensor(float(value.value), device=logits.device)
+    if isinstance(value, Op):
+        args = [_value(store, block, arg, logits) for arg in value.args]
+        return -args[0] if value.op == "neg" else _ARITHMETIC[value.op](*args)
+    if isinstance(value, Given):
+        return _called(store, block, value, logits)
+    return _measured(store, block, value, logits)
+
+
+_ARITHMETIC: dict[str, Any] = {"+": torch.add, "-": torch.sub, "*": torch.mul, "/": torch.div}
+
+
+def _called(store: Store, block: Block, value: Given, logits: Tensor) -> Any:
+    tokens = store.plan.prompts[block.run.prompt].tokens
+    out = SimpleNamespace(logits=logits, tokens=tokens, run=block.run.name)
+    try:
+        return store.plan.values[value.source](out)
+    except Exception as error:
+        raise trouble(f"the metric {{{value.source}}} failed: {type(error).__name__}: {error}",
+                      text=store.plan.text) from error
+
+
+def _measured(store: Store, block: Block, value: Measure, logits: Tensor) -> Tensor:
+    if value.fn == "loss":
+        return _loss(store, block, logits)
+    at = _selected(store, block, logits, value.at)
+    if value.fn == "kl":
+        return _kl(store, block, value, at)
+    if value.target is None:
+        return metrics.PLAIN[value.fn](at)
+    target = _ids(value.target, len(logits))
+    if value.other is not None:
+        return metrics.logit_diff(at, target, _ids(value.other, len(logits)))
+    return metrics.ANSWERED[value.fn](at, target)
+
+
+def _ids(ids: tuple[int, ...], rows: int) -> Tensor:
+    return torch.tensor([ids[row % len(ids)] for row in range(rows)])
+
+
+def _selected(store: Store, block: Block, logits: Tensor, at: Spread | None) -> Tensor:
+    """Logits at a metric's positions, [row pos d_vocab]; the last position unless said otherwise."""
+    tokens = store.plan.prompts[block.run.prompt].tokens
+    found = [columns(tokens, at, e) if at is not None else columns(tokens, None, e)[-1:] for e in range(len(tokens))]
+    if len({len(row) for row in found}) > 1:
+        raise trouble("a metric is read at different numbers of positions in the examples", text=store.plan.text,
+                      hint="name one position, such as @last")
+    cols = torch.tensor([found[row % len(found)] for row in range(len(logits))])
+    return logits[torch.arange(len(logits))[:, None], cols]
+
+
+def _kl(store: Store, block: Block, value: Measure, at: Tensor) -> Tensor:
+    run = store.plan.run(str(value.ref))
+    number = block.number if len(run.cells) == len(block.run.cells) else 0
+    key = (run.name, number)
+    if key not in store.logits:
+        raise trouble(f"kl({run.name}) cannot be computed: {run.name} comes later", text=store.plan.text)
+    other = Block(run, number, 0, int(store.plan.prompts[run.prompt].size))
+    reference = _selected(store, other, store.logits[key].to(at.device), value.at if run.prompt == block.run.prompt else None)
+    rows = torch.tensor([row % len(reference) if len(reference) in (1, block.size) else row for row in range(len(at))])
+    if len(reference) not in (1, block.size, len(at)):
+        raise trouble(f"kl({run.name}): {run.name} has {len(reference)} examples and {block.run.name} {len(at)}",
+                      text=store.plan.text)
+    return metrics.kl(at, reference[rows])
+
+
+def _loss(store: Store, block: Block, logits: Tensor) -> Tensor:
+    tokens = store.plan.prompts[block.run.prompt].tokens
+    found = []
+    for row in range(len(logits)):
+        example = row % len(tokens)
+        cols = columns(tokens, None, example)
+        ids = torch.tensor(tokens.ids[example])[None]
+        found.append(metrics.loss(logits[row:row + 1, cols[0]:cols[-1] + 1], ids) if len(cols) > 1
+                     else torch.full((1,), math.nan))
+    return torch.cat(found)
+
+
+def warn_of_nan(name: str, run: str, values: np.ndarray, axes: tuple[Any, ...]) -> None:
+    """A number that is none is kept, and said aloud."""
+    bad = np.isnan(values)
+    if bad.any():
+        where = "" if values.ndim <= 1 else f" at {int(bad.sum())} of {bad.size} points of the sweep"
+        warnings.warn(f"metric {name} of run {run} is not a number (NaN){where}.", HooklabWarning, stacklevel=2)
+
+
+# Claims ------------------------------------------------------------------------------------------------------------
+
+CLOSE = 0.05
+COMPARE = {
+    "<": lambda a, b: a < b, ">": lambda a, b: a > b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b,
+    "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
+    "~=": lambda a, b: abs(a - b) <= CLOSE * max(abs(a), abs(b)) + 1e-6,
+}
+
+
+def claimed(value: Any, figures: dict[tuple[str, str], np.ndarray]) -> Any:
+    """One side of a claim: a number, or the numbers of a sweep."""
+    if isinstance(value, Const):
+        return float(value.value)
+    if isinstance(value, Figure):
+        return figures[value.run, value.metric]
+    args = [claimed(arg, figures) for arg in value.args]
+    if isinstance(value, Fn):
+        return {"max": np.max, "mean": np.mean, "sum": np.sum, "abs": np.abs, "std": np.std}[value.name](args[0])
+    if value.op == "neg":
+        return -args[0]
+    return {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[value.op](*args)

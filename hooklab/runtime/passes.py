@@ -1,0 +1,114 @@
+"""Forward passes of a plan: runs that may share a pass become rows of one batch, in chunks that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.plan import Edit, RunPlan, Spot
+from .apply import Task
+from .evaluate import columns
+from .store import Block, Store
+from .trace import run as run_model
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+BUDGET = 1 << 30
+"""Bytes that the widest activations of one chunk may take."""
+
+
+def blocks_of(group: tuple[RunPlan, ...], store: Store, rows: int) -> Iterator[list[Block]]:
+    """The cells of a group of runs as rows of batches of at most `rows` rows (one cell at least)."""
+    chunk: list[Block] = []
+    at = 0
+    for run in group:
+        size = int(store.plan.prompts[run.prompt].size)
+        for number in range(len(run.cells)):
+            if chunk and at + size * run.samples > rows:
+                yield chunk
+                chunk, at = [], 0
+            chunk.append(Block(run, number, at, size))
+            at += size * run.samples
+    if chunk:
+        yield chunk
+
+
+def rows_that_fit(model: Model, width: int) -> int:
+    """How many rows of `width` tokens a pass may have."""
+    facts = model.facts
+    wide = max(facts.d_vocab, 8 * facts.d_model, 4 * (facts.d_mlp or facts.d_model), facts.n_heads * width)
+    return max(1, BUDGET // (4 * width * wide))
+
+
+def tasks_of(store: Store, blocks: list[Block]) -> dict[tuple[str, int | None], list[Task]]:
+    """The edits of a batch by site and layer, in the order of their lines; shared ones are done once."""
+    found: dict[tuple[int, Spot, str], Task] = {}
+    for block in blocks:
+        for edit in block.run.cells[block.number].edits:
+            for spot in edit.spots:
+                key = (id(edit), spot, block.run.prompt if _shared(edit) else f"{block.key}")
+                if key not in found:
+                    found[key] = Task(store, edit, spot)
+                found[key].blocks.append(block)
+    by_place: dict[tuple[str, int | None], list[Task]] = {}
+    for task in found.values():
+        by_place.setdefault((task.spot.site, task.spot.layer), []).append(task)
+    return by_place
+
+
+def _shared(edit: Edit) -> bool:
+    """Whether an edit does the same to every cell that has it."""
+    return edit.option("cell") is None and edit.verb != "resample"
+
+
+def forward(model: Model, store: Store, blocks: list[Block]) -> None:
+    """One pass: edits applied, captures and logits put into the store."""
+    places = tasks_of(store, blocks)
+    captured: dict[tuple[str, int | None], list[Block]] = {}
+    for block in blocks:
+        for spot in block.run.captures:
+            captured.setdefault((spot.site, spot.layer), []).append(block)
+        if block.run.metrics or _reads_logits(store, block.run):
+            captured.setdefault(("logits", None), []).append(block)
+    callbacks: dict[str, list[Any]] = {}
+    for place in dict.fromkeys((*places, *captured)):
+        port = model.layout.port(*place)
+        callbacks[port.location] = [_callback(store, place, places.get(place, []), captured.get(place, []))]
+    prompts = [store.plan.prompts[block.run.prompt] for block in blocks for _ in range(block.run.samples)]
+    run_model(model, "__call__", callbacks, *prompts)
+
+
+def _reads_logits(store: Store, run: RunPlan) -> bool:
+    """Whether anybody asks for the logits of a run: a metric elsewhere, or the table of next tokens."""
+    if run.hidden or run.prompt.startswith("{") or store.plan.about.missing("logits"):
+        return False
+    return True
+
+
+def _callback(store: Store, place: tuple[str, int | None], tasks: list[Task],
+              kept: list[Block]) -> Callable[[Tensor, int], None]:
+    def serve(value: Tensor, step: int) -> None:
+        for task in tasks:
+            task(value)
+        for block in kept:
+            rows = value[block.rows.start:block.rows.stop].detach()
+            if place[0] != "logits":
+                store.keep(block, place, rows.clone())
+                continue
+            if any(spot.site == "logits" for spot in block.run.captures):
+                store.keep(block, place, rows.clone())
+            store.logits[block.key] = rows if len(kept) == 1 else rows.clone()
+
+    return serve
+
+
+def last_logits(store: Store, block: Block) -> Tensor:
+    """Logits at the last position of every row, [row d_vocab]."""
+    tokens = store.plan.prompts[block.run.prompt].tokens
+    logits = store.logits[block.key]
+    cols = [columns(tokens, None, r % block.size)[-1] for r in range(len(logits))]
+    return logits[torch.arange(len(logits)), torch.tensor(cols)]

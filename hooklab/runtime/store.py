@@ -1,0 +1,74 @@
+"""What runs leave for later ones: captured activations and logits, by run and cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..compiler.plan import Plan, RunPlan, Spot
+from ..problems import Problem, SpecError
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one cell of one run in a shared batch: sample after sample, example after example.
+
+    Attributes:
+        number: Which cell of the run.
+        start: Its first row.
+        size: Examples of the prompt.
+    """
+
+    run: RunPlan
+    number: int
+    start: int
+    size: int
+
+    @property
+    def rows(self) -> range:
+        """Rows of the batch."""
+        return range(self.start, self.start + self.run.samples * self.size)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Under which its activations are stored."""
+        return self.run.name, self.number
+
+
+@dataclass
+class Store:
+    """Activations by (run, cell) and (site, layer); everything of one prompt has the same columns."""
+
+    plan: Plan
+    acts: dict[tuple[str, int], dict[tuple[str, int | None], Tensor]] = field(default_factory=dict)
+    logits: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    saes: dict[str, Any] = field(default_factory=dict)
+    given: dict[Any, Any] = field(default_factory=dict)
+
+    def keep(self, block: Block, spot: tuple[str, int | None], value: Tensor) -> None:
+        """Store a whole site of a block."""
+        self.acts.setdefault(block.key, {})[spot] = value
+
+    def act(self, run: str, spot: Spot, number: int, cells: int) -> Tensor:
+        """A whole site of an earlier run, at the cell that answers to cell `number` of `cells`."""
+        source = self.plan.run(run)
+        cell = 0 if len(source.cells) == 1 else number
+        if len(source.cells) not in (1, cells):
+            raise trouble(f"{run} is swept over {len(source.cells)} points, and what takes from it over {cells}",
+                          hint="sweep both over the same axes, or take from a run that is not swept")
+        return self.acts[run, cell][spot.site, spot.layer]
+
+    def release(self, names: set[str]) -> None:
+        """Forget the activations of runs that nobody asks any more."""
+        for key in [key for key in self.acts if key[0] in names]:
+            del self.acts[key]
+
+
+def trouble(message: str, span: Any = None, hint: str = "", text: str = "", kind: str = "run") -> SpecError:
+    """What went wrong while a plan ran, as an error of the spec."""
+    if span is None:
+        return SpecError([Problem(kind, message, hint=hint)], text)
+    width = span.end_column - span.column if span.end_line == span.line else 1
+    return SpecError([Problem(kind, message, span.line, span.column, max(1, width), hint)], text)

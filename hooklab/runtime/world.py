@@ -1,0 +1,72 @@
+"""What the compiler may know of a model: its sizes, its sites and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PromptError
+from ..model.inputs import Prompt
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+
+class ModelWorld:
+    """The compiler's view of an opened model."""
+
+    def __init__(self, model: Model, saes: dict[str, Any] | None = None) -> None:
+        self.model = model
+        self.facts = model.facts
+        self._saes = saes or {}
+
+    def missing(self, site: str) -> str | None:
+        """Why the model lacks a site, or None."""
+        return self.model.sites.missing(site)
+
+    def prompt(self, value: Any, *, image: Any = None, chat: bool = False) -> Prompt:
+        """An input made ready for the model."""
+        if chat and isinstance(value, str):
+            value = [{"role": "user", "content": value}]
+        given = {} if image is None else {"images": image if isinstance(image, list) else [image]}
+        made = self.model.reader.read(value, **given)
+        if made.tokens is None:
+            raise PromptError("a spec needs tokens to count positions on; embeddings have none")
+        return made
+
+    def token_ids(self, text: str) -> list[int]:
+        """The tokens of a text that stands alone, without special ones."""
+        tokenizer = self.model.tokenizer
+        if tokenizer is None:
+            raise PromptError("this model has no tokenizer: give answers as token ids, in braces: {17}")
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if unknown is not None and unknown in ids and text.strip() != tokenizer.unk_token:
+            raise PromptError(f"{text!r} is not in the vocabulary of this model's tokenizer")
+        return [int(i) for i in ids]
+
+    def piece(self, token: int) -> str:
+        """The text of a token."""
+        tokenizer = self.model.tokenizer
+        return f"#{token}" if tokenizer is None else str(tokenizer.decode([token]))
+
+    def vocabulary(self) -> Sequence[int]:
+        """Tokens that random prompts are drawn from: all but special ones."""
+        tokenizer = self.model.tokenizer
+        special = set(getattr(tokenizer, "all_special_ids", ()) or ()) | set(self.model.reader.image_ids)
+        size = min(self.facts.d_vocab, len(tokenizer) if tokenizer is not None else self.facts.d_vocab)
+        return [i for i in range(size) if i not in special]
+
+    def opening(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every prompt."""
+        tokenizer = self.model.tokenizer
+        if tokenizer is None:
+            return ()
+        plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = tokenizer("a")["input_ids"]
+        extra = len(full) - len(plain)
+        return tuple(int(i) for i in full[:extra]) if extra > 0 and full[extra:] == plain else ()
+
+    def sae_size(self, name: str) -> int:
+        """How many features a dictionary has."""
+        return int(self._saes[name].n_features)
