@@ -26,6 +26,7 @@ _HOME = {
     "Activations": "hooklab.records",
     "Run": "hooklab.records",
     "Scores": "hooklab.records",
+    "compare": "hooklab.records",
     "Tokens": "hooklab.tokens",
     "Family": "hooklab.families",
     "register": "hooklab.families",

@@ -1,19 +1,19 @@
-"""The command line: `hooklab demo`, `hooklab lab`, `hooklab verify MODEL`. It translates, calls the API and prints."""
+"""The command line: `hooklab demo | lab | run FILE | verify MODEL`. It translates, calls the API and prints."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import HooklabError, HooklabWarning
+from .progress import quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +55,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command("lab", _lab, "describe the shipped model")
 
+    run = command("run", _run, "run a spec of the hook language")
+    run.add_argument("file", help="a file in the hook language, or a spec as .json; - reads standard input")
+    run.add_argument("--model", metavar="NAME", help="model to run on (default: the one that the spec names, else lab)")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+                     help="value for {NAME} in the spec: JSON, or plain text")
+    run.add_argument("--out", type=Path, metavar="DIR", help="keep the whole result in a new folder")
+    run.add_argument("--plan", action="store_true", help="show what would run, and run nothing")
+    run.add_argument("--dtype", help="load the weights as float32, bfloat16 or float16")
+    run.add_argument("--device", help="where to put the model, e.g. cuda")
+
     verify = command("verify", _verify, "check every site of a model by arithmetic")
     verify.add_argument("model", help='"lab", a name on the hub, or a folder')
     verify.add_argument("--dtype", help="load the weights as float32, bfloat16 or float16")
@@ -63,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    with _quiet_libraries():
+    with quiet_libraries():
         from .demo.show import demo
         from .model.load import load
 
@@ -107,9 +117,24 @@ def _section(card: str, title: str) -> list[dict[str, str]]:
     return [dict(zip(rows[0], row, strict=False)) for row in rows[2:]]
 
 
+def _run(options: argparse.Namespace) -> int:
+    from .commands import run_file
+
+    dtype, device = _dtype(options.dtype), _device(options.device)
+
+    def load(name: str, line: Mapping[str, Any]) -> Any:
+        from .model.load import load as open_model
+
+        chosen = {"dtype": dtype or _dtype(line.get("dtype")), "device": device or _device(line.get("device"))}
+        return open_model(name, **{**line, **chosen})
+
+    with quiet_libraries():
+        return run_file(options, load)
+
+
 def _verify(options: argparse.Namespace) -> int:
     dtype, device = _dtype(options.dtype), _device(options.device)
-    with _quiet_libraries():
+    with quiet_libraries():
         from .model.load import load
 
         model = load(options.model, dtype=dtype, device=device, verify=False)
@@ -152,22 +177,6 @@ def _device(name: str | None) -> Any:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"hooklab: warning: {message}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep transformers' progress bars and notes off the terminal while it works."""
-    import transformers.utils.logging as log
-
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
     ├── PositionError (IndexError), TokenError (LookupError)
     ├── PromptError (ValueError) an input that no forward pass can take
     ├── WriteError (ValueError) a value that cannot replace the one it is written over
+    ├── RecordError (ValueError) a result that does not fit together, or cannot be found, stored or read
     ├── TraceError (RuntimeError) a trace used where or how it cannot work
     │   └── OrderError          a site asked for after the model has gone past it
     └── VerifyError             a site that does not satisfy its own definition
@@ -66,6 +67,10 @@ class PromptError(HooklabError, ValueError):
 
 class WriteError(HooklabError, ValueError):
     """A value that cannot replace the one it is written over."""
+
+
+class RecordError(HooklabError, ValueError):
+    """A result whose parts do not fit together, or that cannot be found, stored or read."""
 
 
 class TraceError(HooklabError, RuntimeError):

@@ -13,15 +13,17 @@ ROWS = [
     {"address", "families", "tokens", "records", "positions", "problems", "html"},
     {"model", "spec", "edits", "metrics", "sae"},
     {"compiler"},
-    {"runtime", "code"},
-    {"demo"},
+    {"runtime"},
+    {"code", "demo"},
+    {"progress"},
+    {"commands"},
     {"cli", "magics"},
     {"__init__", "__main__"},
 ]
 # Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime;
 # the command line tells the package's version.
 ALLOWED = {("records", "address"), ("records", "tokens"), ("records", "html"), ("positions", "tokens"), ("tokens", "positions"),
-           ("model", "runtime"), ("cli", "__init__")}
+           ("model", "runtime"), ("model", "compiler"), ("cli", "__init__"), ("magics", "__init__")}
 ONLY = {"nnsight": {"model", "runtime"}, "IPython": {"magics", "__init__"}, "anywidget": {"views"}}
 
 

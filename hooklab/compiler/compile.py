@@ -16,9 +16,10 @@ from ..spec.check import check
 from .context import MAIN, Context, Stop, World
 from .lower import claim, metric, metric_name, runs_named
 from .places import Sites
-from .plan import Claim, Plan, RunPlan, View
+from .plan import Claim, Plan, RunPlan
 from .runs import add_runs
 from .statements import corpus, options
+from .views import add_view
 
 DECLARED: dict[type, str] = {ast.Let: "lets", ast.Group: "groups", ast.Sweep: "sweeps", ast.Sae: "saes"}
 
@@ -128,7 +129,7 @@ def _finish(ctx: Context, spec: ast.Spec) -> Plan:
             if isinstance(statement, ast.Expect):
                 claims.append(_claim(ctx, statement))
             elif isinstance(statement, ast.Show):
-                views.append(_view(ctx, statement))
+                views.append(add_view(ctx, statement))
     saes: dict[str, Any] = {}
     for name, sae in ctx.saes.items():
         with ctx.going_on():
@@ -147,18 +148,6 @@ def _claim(ctx: Context, statement: ast.Expect) -> Claim:
                  claim(ctx, statement.right, around), statement.span)
 
 
-def _view(ctx: Context, statement: ast.Show) -> View:
-    default = "pattern" if statement.view == "attention" else None
-    sites = Sites(ctx, {}, default)
-    places: list[str] = []
-    for where in statement.sites:
-        if isinstance(where, ast.Ref) and where.group in ctx.runs:
-            places.append(where.group)
-        else:
-            places += map(str, sites.spots(where))
-    return View(statement.view, statement.count, tuple(places), tuple(options(ctx, statement.opts).items()))
-
-
 def _metrics(ctx: Context) -> None:
     """Put every metric on every run that it can be computed for.
 
@@ -167,17 +156,25 @@ def _metrics(ctx: Context) -> None:
     """
     targets = {run.prompt for name, run in ctx.runs.items() if name not in ctx.inputs}
     named = targets or set(ctx.prompts)
-    for name, run in list(ctx.runs.items()):
+    names = list(ctx.runs)
+    for place, (name, run) in enumerate(list(ctx.runs.items())):
         if run.hidden or run.prompt not in ctx.prompts:
             continue
         made = []
         for metric_, statement in ctx.metrics.items():
             known = len(ctx.problems)
             try:
-                made.append(metric(ctx, metric_, statement.value, run.prompt))
+                plan = metric(ctx, metric_, statement.value, run.prompt)
             except Stop:
                 if run.prompt not in named:
                     del ctx.problems[known:]
+                continue
+            later = [ref for ref in _refs(plan.value) if names.index(ref) > place]
+            if not later:
+                made.append(plan)
+            elif name not in ctx.inputs:
+                ctx.problem("value", f"{metric_} compares {name} with {later[0]}, which comes later", statement,
+                            f"put run {later[0]} first, or compare with baseline")
         needs = frozenset(ref for plan in made for ref in _refs(plan.value) if ref != name)
         ctx.runs[name] = replace(run, metrics=tuple(made), needs=run.needs | needs)
 

@@ -213,6 +213,16 @@ class Axis:
     labels: tuple[Any, ...]
 
 
+def named_apart(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Axes with names of their own: a second `layer` becomes `layer_2`."""
+    seen: dict[str, int] = {}
+    found = []
+    for axis in axes:
+        seen[axis.name] = seen.get(axis.name, 0) + 1
+        found.append(axis if seen[axis.name] == 1 else Axis(f"{axis.name}_{seen[axis.name]}", axis.labels))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One point of a sweep: the index along each axis and the edits that apply there."""

@@ -9,7 +9,7 @@ from ..spec.verbs import ATTRIBUTIONS, SCORES
 from .context import Context
 from .lower import metric
 from .places import Sites, spread, spread_groups
-from .plan import Axis, Reading, RunPlan, Spot, Spread
+from .plan import Axis, Const, Measure, Op, Reading, RunPlan, Spot, Spread
 from .statements import options
 
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -63,9 +63,26 @@ def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
     if method == "patch" and source is None:
         raise ctx.fail("value", "attribution patching needs a run to patch from", statement, "… with patch from clean")
     name, expr = _metric_of(ctx, statement, method)
+    lowered = metric(ctx, name, expr, run.prompt)
+    if method == "dla" and not _linear(lowered.value):
+        raise ctx.fail("value", f"direct attribution splits a logit, or a difference of logits; {name} is neither", statement,
+                       "add `to logit_diff`, or take `with grad`")
     settings = {"method": method, "metric": name, "source": source, "steps": int(opts.get("steps", 20))}
     return Reading("attribute", "attribute", spots, (*axes, *pos_axes), at, each, tuple(settings.items()),
-                   metric(ctx, name, expr, run.prompt), statement.span)
+                   lowered, statement.span)
+
+
+def _linear(value: Any) -> bool:
+    """Whether a metric is made of logits by sums and constant factors."""
+    if isinstance(value, Measure):
+        return value.fn in ("logit", "logit_diff")
+    if isinstance(value, Op):
+        constant = [isinstance(arg, Const) for arg in value.args]
+        if value.op in ("+", "-", "neg"):
+            return all(_linear(arg) for arg in value.args)
+        return (value.op == "*" and any(constant) and all(c or _linear(a) for c, a in zip(constant, value.args, strict=True))
+                or value.op == "/" and constant[1] and _linear(value.args[0]))
+    return False
 
 
 def _metric_of(ctx: Context, statement: ast.Attribute, method: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from ..spec import ast
 from .context import IMPLICIT, Context
 from .paths import path_patch
 from .places import Env, Sites, reach
-from .plan import Axis, Cell, Edit, Given, Keep, Reach, RunPlan, Same, Spot, Writing, acts
+from .plan import Axis, Cell, Edit, Given, Keep, Reach, RunPlan, Same, Spot, Writing, acts, named_apart
 from .reads import reading
 from .statements import EDITS, Where, options, variants
 
@@ -76,7 +76,7 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
     captured = {Spot(spot.site, spot.layer) for keep in keeps for spot in keep.spots}
     ctx.runs[name] = replace(ctx.runs[name], needs=frozenset(needs - {name}), keeps=keeps, readings=readings,
                              captures=ctx.runs[name].captures | (frozenset() if writing else frozenset(captured)),
-                             writing=_writing(ctx, writing[-1]) if writing else None)
+                             writing=_writing(ctx, writing[-1], base.prompt) if writing else None)
     for r in readings:
         _note_reading(ctx, r)
 
@@ -86,9 +86,13 @@ def _samples(ctx: Context, statement: Any) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _writing(ctx: Context, statement: ast.Generate) -> Writing:
+def _writing(ctx: Context, statement: ast.Generate, prompt: str) -> Writing:
     if not ctx.world.facts.causal or ctx.world.missing("logits"):
         raise ctx.fail("model", "this model cannot write on: it does not predict the next token", statement)
+    longest, room = max(ctx.tokens(prompt).lengths), ctx.world.facts.n_ctx
+    if room and longest + statement.count - 1 > room:
+        raise ctx.fail("value", f"{longest} tokens and {statement.count} more do not fit: this model has {room} positions",
+                       statement, f"write at most generate {max(0, room - longest + 1)}")
     return Writing(statement.count, tuple(options(ctx, statement.opts).items()))
 
 
@@ -135,7 +139,7 @@ def _cells(ctx: Context, name: str, base: RunPlan, edits: list[Any], body: list[
                 cells.append(Cell((*base_cell.index, *index, *inner), (*base_cell.edits, *chosen)))
                 if len(cells) > MAX_CELLS:
                     raise ctx.fail("value", f"this sweep has more than {MAX_CELLS} points", edits[0], "sweep over less")
-    return _named_apart((*base.axes, *outer, *(own or ()))), tuple(cells)
+    return named_apart((*base.axes, *outer, *(own or ()))), tuple(cells)
 
 
 def _statement(ctx: Context, name: str, at: Where, statement: Any) -> Any:
@@ -158,16 +162,6 @@ def _unravel(flat: int, axes: tuple[Axis, ...]) -> tuple[int, ...]:
         flat, rest = divmod(flat, len(axis.labels))
         index.append(rest)
     return tuple(reversed(index))
-
-
-def _named_apart(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Axes with names of their own: a second `layer` becomes `layer_2`."""
-    seen: dict[str, int] = {}
-    found = []
-    for axis in axes:
-        seen[axis.name] = seen.get(axis.name, 0) + 1
-        found.append(axis if seen[axis.name] == 1 else Axis(f"{axis.name}_{seen[axis.name]}", axis.labels))
-    return tuple(found)
 
 
 def _sweep_values(ctx: Context, statement: ast.Sweep) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

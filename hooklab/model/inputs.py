@@ -154,7 +154,21 @@ class Reader:
         if self.tokenizer is None:
             raise PromptError("This model was opened without a tokenizer, so it takes token ids, not text. Pass ids, or "
                               "open it with hl.load(module, tokenizer=...).")
-        return Tokens.encode(self.tokenizer, texts, add_special_tokens=special, image_token_ids=self.image_ids)
+        tokens = Tokens.encode(self.tokenizer, texts, add_special_tokens=special, image_token_ids=self.image_ids)
+        self._warn_of_unknown(tokens)
+        return tokens
+
+    def _warn_of_unknown(self, tokens: Tokens) -> None:
+        """Say which words the tokenizer does not know: the model reads them all as one and the same token."""
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        if unknown is None or unknown == getattr(self.tokenizer, "eos_token_id", None):
+            return
+        lost = [text[span[0]:span[1]].strip() for ids, text, offsets in zip(tokens.ids, tokens.text, tokens.offsets, strict=True)
+                if offsets is not None for i, span in zip(ids, offsets, strict=True) if i == unknown and span[0] < span[1]]
+        words = ", ".join(repr(word) for word in dict.fromkeys(lost) if word != self.tokenizer.unk_token)
+        if words:
+            warnings.warn(f"This model's tokenizer does not know {words}: the model sees {self.tokenizer.unk_token!r} there.",
+                          HooklabWarning, stacklevel=6)
 
     def _chat(self, messages: list[Mapping[str, Any]]) -> Tokens:
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):

@@ -22,6 +22,7 @@ from .select import (
     Each,
     Edge,
     Ends,
+    Hole,
     Index,
     Mark,
     Role,
@@ -233,7 +234,8 @@ def edge(of: Selector, name: str) -> Selector:
 
 def unquote(quoted: str) -> str:
     """The text between quotes; an unknown escape stays as it is, so that a pattern may say "\\d"."""
-    return _ESCAPE.sub(lambda m: chr(int(m[2], 16)) if m[2] else _ESCAPES.get(m[1], m[0]), quoted[1:-1])
+    text = _ESCAPE.sub(lambda m: chr(int(m[2], 16)) if m[2] else _ESCAPES.get(m[1], m[0]), quoted[1:-1])
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves of one character
 
 
 def _integer(x: Selector) -> int:

@@ -182,7 +182,7 @@ class Span(Selector):
         _check_which(self.which)
         try:
             re.compile(self.pattern)
-        except (re.error, TypeError) as e:
+        except (re.error, TypeError, OverflowError) as e:
             raise PositionError(f"span: {self.pattern!r} is no regular expression: {e}") from None
 
 

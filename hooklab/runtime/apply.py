@@ -20,6 +20,7 @@ class Task:
     def __init__(self, store: Store, edit: Edit, spot: Spot) -> None:
         self.store, self.edit, self.spot = store, edit, spot
         self.blocks: list[Block] = []
+        self._owners: dict[int, Block] = {}
 
     @property
     def tokens(self) -> Any:
@@ -125,7 +126,9 @@ class Task:
 
     def _source_row(self, row: int, size: int) -> int:
         """The row of a source with `size` rows that answers to a row of the batch."""
-        block = next(b for b in self.blocks if row in b.rows)
+        if not self._owners:
+            self._owners = {r: block for block in self.blocks for r in block.rows}
+        block = self._owners[row]
         inside = row - block.start
         if size == 1:
             return 0
@@ -186,12 +189,9 @@ class Task:
             whole = whole.mean(0, keepdim=True)
         size = len(tokens)
         draw = self._drawn(size) if self.edit.verb == "resample" else None
-        starts = {block.start: block for block in self.blocks}
-        owner: dict[int, tuple[Block, int]] = {}
-        for block in starts.values():
-            owner.update({row: (block, row - block.start) for row in block.rows})
         picked: dict[int, tuple[int, list[int]]] = {}
-        for row, (block, inside) in owner.items():
+        for row, block in ((row, block) for block in self.blocks for row in block.rows):
+            inside = row - block.start
             chosen = draw[inside] if draw is not None else 0 if len(whole) == 1 else self._source_row(row, len(whole))
             example = chosen % size
             picked[row] = chosen, columns(tokens, None if at is None else at, example if at is None else

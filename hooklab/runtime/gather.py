@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot
+from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot, named_apart
 from ..problems import Problem, SpecError
 from ..records import Expectation, Run, Scores, ViewRequest
-from ..sites import SITES
 from .evaluate import columns, part
 from .measure import COMPARE, claimed, measure, warn_of_nan
 from .passes import last_logits
@@ -200,10 +199,10 @@ def _readings(gathered: Gathered) -> dict[str, Scores]:
             shape = tuple(len(axis.labels) for axis in run.axes)
             values = np.stack([one.values for one in cells])
             labels = None if cells[0].labels is None else np.stack([one.labels for one in cells])
-            own = (*reading.axes, *cells[0].axes)
+            axes = named_apart((*run.axes, *reading.axes, *cells[0].axes))
             scores[key] = Scores(
-                values.reshape(*shape, *values.shape[1:]), (*(a.name for a in run.axes), *(a.name for a in own)),
-                {**{a.name: a.labels for a in run.axes}, **{a.name: a.labels for a in own}}, cells[0].unit, kind,
+                values.reshape(*shape, *values.shape[1:]), tuple(a.name for a in axes),
+                {a.name: a.labels for a in axes}, cells[0].unit, kind,
                 gathered.plan.text, None if labels is None else labels.reshape(*shape, *labels.shape[1:]),
                 note=cells[0].note)
     return scores
@@ -232,5 +231,3 @@ def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[Exp
         raise SpecError(wrong, plan.text)
     return tuple(made)
 
-
-__all__ = ["SITES", "Gathered", "gather"]

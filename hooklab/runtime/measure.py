@@ -15,6 +15,7 @@ from .. import metrics
 from ..compiler.plan import Const, Figure, Fn, Given, Measure, MetricPlan, Op, Spread
 from ..errors import HooklabWarning
 from .evaluate import columns
+from .passes import at_columns
 from .store import Block, Store, trouble
 
 
@@ -80,8 +81,7 @@ def _selected(store: Store, block: Block, logits: Tensor, at: Spread | None) -> 
     if len({len(row) for row in found}) > 1:
         raise trouble("a metric is read at different numbers of positions in the examples", text=store.plan.text,
                       hint="name one position, such as @last")
-    cols = torch.tensor([found[row % len(found)] for row in range(len(logits))])
-    return logits[torch.arange(len(logits))[:, None], cols]
+    return at_columns(logits, [found[row % len(found)] for row in range(len(logits))], tokens.width)
 
 
 def _kl(store: Store, block: Block, value: Measure, at: Tensor) -> Tensor:

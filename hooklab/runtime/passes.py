@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Edit, RunPlan, Spot
+from ..compiler.plan import Edit, Given, Measure, Plan, RunPlan, Spot
 from .apply import Task
 from .evaluate import columns
 from .store import Block, Store
@@ -79,7 +81,36 @@ def forward(model: Model, store: Store, blocks: list[Block]) -> None:
         port = model.layout.port(*place)
         callbacks[port.location] = [_callback(store, place, places.get(place, []), captured.get(place, []))]
     prompts = [store.plan.prompts[block.run.prompt] for block in blocks for _ in range(block.run.samples)]
-    run_model(model, "__call__", callbacks, *prompts)
+    options = {"logits_to_keep": 1} if last_only(store.plan) and unembeds_less(model) else {}
+    run_model(model, "__call__", callbacks, *prompts, **options)
+
+
+@lru_cache(maxsize=64)
+def _takes(kind: type) -> bool:
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+
+
+def unembeds_less(model: Model) -> bool:
+    """Whether the model can leave out the logits of all but the last column, which holds every row's last token."""
+    return _takes(type(model.hf)) and model.reader.side == "left"
+
+
+def last_only(plan: Plan) -> bool:
+    """Whether nothing in a plan looks at logits other than those of the last position."""
+    for run in plan.runs:
+        spots = {spot for keep in run.keeps for spot in keep.spots} | run.captures | {
+            spot for cell in run.cells for edit in cell.edits for spot in edit.spots}
+        if any(spot.site == "logits" for spot in spots) or any(_looks_back(m.value) for m in run.metrics):
+            return False
+    return True
+
+
+def _looks_back(value: Any) -> bool:
+    if isinstance(value, Given):
+        return True
+    if isinstance(value, Measure):
+        return value.fn == "loss" or value.at is not None
+    return any(_looks_back(arg) for arg in getattr(value, "args", ()))
 
 
 def _reads_logits(store: Store, run: RunPlan) -> bool:
@@ -110,5 +141,11 @@ def last_logits(store: Store, block: Block) -> Tensor:
     """Logits at the last position of every row, [row d_vocab]."""
     tokens = store.plan.prompts[block.run.prompt].tokens
     logits = store.logits[block.key]
-    cols = [columns(tokens, None, r % block.size)[-1] for r in range(len(logits))]
-    return logits[torch.arange(len(logits)), torch.tensor(cols)]
+    cols = [[columns(tokens, None, r % block.size)[-1]] for r in range(len(logits))]
+    return at_columns(logits, cols, tokens.width)[:, 0]
+
+
+def at_columns(logits: Tensor, cols: list[list[int]], width: int) -> Tensor:
+    """Logits at columns of each row, [row pos d_vocab]; they may have been kept for the last columns only."""
+    index = torch.tensor(cols) - (width - logits.shape[1])
+    return logits[torch.arange(len(logits))[:, None], index]

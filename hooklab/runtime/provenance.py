@@ -46,15 +46,18 @@ def versions() -> dict[str, str]:
 def fingerprint(model: Model) -> str:
     """A short digest of a model's weights: names, shapes, types, and a sample of every tensor.
 
-    Reading every weight of a large model takes longer than running it; a sample of sixty-four numbers of each tensor,
+    Reading every weight of a large model takes longer than running it; a sample of thirty-two numbers of each tensor,
     taken at fixed places, tells trained, fine-tuned and edited weights apart.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.hf.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if tensor.device.type == "meta" or not tensor.numel():
-            continue
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // 64)
-        digest.update(flat[::step][:64].to(torch.float64).cpu().numpy().tobytes())
+    samples: dict[Any, list[torch.Tensor]] = {}
+    for name, tensor in (*model.hf.named_parameters(), *model.hf.named_buffers()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        if tensor.device.type != "meta" and tensor.numel():
+            flat = tensor.detach().reshape(-1)
+            samples.setdefault((tensor.device, tensor.dtype), []).append(flat[::max(1, flat.numel() // 32)][:32])
+    for parts in samples.values():
+        together = torch.cat(parts)
+        exact = together.double() if together.is_floating_point() else together.to(torch.int64)
+        digest.update(exact.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

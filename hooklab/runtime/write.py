@@ -6,6 +6,7 @@ else is in the plan. The first step is the prompt; each later one is a single to
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,15 +19,17 @@ from torch import Tensor
 
 from ..compiler.plan import Keep, RunPlan, Spot, Writing
 from ..records import Text
+from .apply import Task
 from .passes import tasks_of
+from .stitch import Sequence, level, select, stitched
 from .store import Block, Store
-from .stitch import Sequence, select, stitched
 from .trace import run as run_model
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 OnText = Callable[[str, str], None]
+Steps = dict[tuple[str, int | None], list[Tensor]]
 
 
 @dataclass
@@ -39,7 +42,18 @@ class Written:
 
 
 def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = None) -> Written:
-    """Write on from a run's prompt, once for every cell."""
+    """Write on from a run's prompt, once for every cell.
+
+    Args:
+        model: The model.
+        store: What earlier runs left.
+        run: A run with `writing`.
+        on_text: Called with the run's name and each new piece of the first row's text; under `stream=true` the pieces
+            go to standard output unless another place is named here.
+
+    Raises:
+        SpecError: an edit that cannot be done.
+    """
     assert run.writing is not None
     samples = int(run.writing.option("samples", 1))
     wide = replace(run, samples=run.samples * samples)
@@ -49,51 +63,76 @@ def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = Non
     rows: list[Sequence] = []
     for number, cell in enumerate(run.cells):
         block = Block(wide, number, 0, int(store.plan.prompts[run.prompt].size))
-        captured: dict[tuple[str, int | None], list[Tensor]] = defaultdict(list)
-        ids = _generate(model, store, block, run.writing, captured, on_text)
-        rows = [_row(model, store, block, ids, row, run.writing) for row in block.rows]
+        captured: Steps = defaultdict(list)
+        watch = _Watch(model, store, block, run.writing, on_text)
+        ids = _generate(model, store, block, captured, watch)
+        rows = [_row(store, block, ids, row, watch) for row in block.rows]
         coords = {axis.name: axis.labels[i] for axis, i in zip(run.axes, cell.index, strict=True)}
         texts += [_text(model, block, sequence, row, coords) for row, sequence in enumerate(rows)]
         for keep in run.keeps:
-            for name, value, axes in _kept(store, keep, captured, rows):
+            for name, value, axes in _kept(store, block, keep, captured, rows):
                 kept[name].append(value)
                 words[name] = axes
     tokens = None if run.axes else _tokens(model, rows)
-    return Written(tuple(texts), tokens, {name: (_level(values, words[name]), words[name]) for name, values in kept.items()})
+    return Written(tuple(texts), tokens, {name: (level(values), words[name]) for name, values in kept.items()})
 
 
 # One generation ----------------------------------------------------------------------------------------------------
 
 
-def _generate(model: Model, store: Store, block: Block, writing: Writing,
-              captured: dict[tuple[str, int | None], list[Tensor]], on_text: OnText | None) -> Tensor:
+def _generate(model: Model, store: Store, block: Block, captured: Steps, watch: _Watch) -> Tensor:
     """Ids of prompt and continuation, [row pos]."""
     places = tasks_of(store, [block])
     wanted = {(spot.site, spot.layer) for keep in block.run.keeps for spot in keep.spots}
-    width = store.plan.prompts[block.run.prompt].tokens.width
-
-    def serve(place: tuple[str, int | None]) -> Callable[[Tensor, int], None]:
-        attention = place[0] in ("scores", "pattern")
-
-        def call(value: Tensor, step: int) -> None:
-            offset = width + step - value.shape[-1] if attention else 0
-            for task in places.get(place, ()):
-                task(value, step, offset)
-            if place in wanted:
-                captured[place].append(value.detach().clone())
-
-        return call
-
-    callbacks = {model.layout.port(*place).location: [serve(place)] for place in dict.fromkeys((*places, *wanted))}
+    looked_at = dict.fromkeys((*places, *wanted))
+    callbacks = {model.layout.port(*place).location: [_server(place, places.get(place, []), watch.width, captured[place]
+                                                              if place in wanted else None)] for place in looked_at}
     prompts = [store.plan.prompts[block.run.prompt]] * block.run.samples
-    watch = _Watch(model, writing, width, block, on_text)
-    with seeded(_seed(store, writing)):
-        return run_model(model, "generate", callbacks, *prompts, **settings(model, writing),  # type: ignore[no-any-return]
-                         stopping_criteria=[watch])
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(**settings(model, watch.writing, watch.width))
+    # By default the prompt's logits are not computed, except the last.
+    all_logits = {"logits_to_keep": 0} if ("logits", None) in looked_at and model.hf._supports_logits_to_keep() else {}
+    with seeded(_seed(store, watch.writing)), configured(model, config):
+        return run_model(model, "generate", callbacks, *prompts, generation_config=config,  # type: ignore[no-any-return]
+                         stopping_criteria=[watch], **all_logits)
 
 
-def settings(model: Model, writing: Writing) -> dict[str, Any]:
-    """Arguments of transformers' `generate`; every one that decides a token is said, none is left to a config file.
+def _server(place: tuple[str, int | None], tasks: list[Task], width: int,
+            steps: list[Tensor] | None) -> Callable[[Tensor, int], None]:
+    """What happens at a site at every step: edits, then the value is kept."""
+    site = place[0]
+
+    def call(value: Tensor, step: int) -> None:
+        if site == "rot_k":
+            _edit_keys(tasks, value, step, width)
+        else:
+            offset = width + step - value.shape[-1] if site in ("scores", "pattern") else 0
+            for task in tasks:
+                task(value, step, offset)
+        if steps is not None:
+            steps.append((value[:, -1:] if step and site == "rot_k" else value).detach().clone())
+
+    return call
+
+
+def _edit_keys(tasks: list[Task], value: Tensor, step: int, width: int) -> None:
+    """Edit the keys that a step sees: those of all tokens so far, since the cache holds them as they were before edits."""
+    if not tasks:
+        return
+    seen = width + step
+    gone = seen - value.shape[1]  # dropped from the cache of a sliding window
+    whole = value.new_zeros((value.shape[0], seen, *value.shape[2:]))
+    whole[:, gone:] = value
+    for task in tasks:
+        task(whole[:, :width], 0)
+        for n in range(1, step + 1):
+            task(whole[:, width + n - 1:width + n], n)
+    value.copy_(whole[:, gone:])
+
+
+def settings(model: Model, writing: Writing, width: int) -> dict[str, Any]:
+    """Settings of transformers' `generate`.
 
     Greedy unless a temperature, `top_k`, `top_p` or several samples ask for draws.
     """
@@ -102,8 +141,31 @@ def settings(model: Model, writing: Writing) -> dict[str, Any]:
     draws = temperature > 0 if temperature is not None else asked
     drawn = {"temperature": float(temperature or 1.0), "top_k": int(writing.option("top_k") or 0),
              "top_p": float(writing.option("top_p") or 1.0)} if draws else {}
-    return {"max_new_tokens": writing.count, "do_sample": draws, "num_beams": 1, "repetition_penalty": 1.0,
-            "use_cache": True, "pad_token_id": model.reader._pad_id(), **drawn}
+    return {"max_length": width + writing.count, "do_sample": draws, "num_beams": 1, "use_cache": True,
+            "pad_token_id": model.reader._pad_id(), "eos_token_id": sorted(_ends(model)) or None, **drawn}
+
+
+@contextmanager
+def configured(model: Model, config: Any) -> Iterator[None]:
+    """A generation's settings in the place of the model's own, with which transformers fills whatever is left open.
+
+    Otherwise a model's file could add a penalty or a length of its own. transformers drops a mask of ones and then warns
+    that there is none; the prompts of a plan always have theirs.
+    """
+    log = logging.getLogger("transformers.modeling_utils")
+    with model.interleaver.lock:
+        own = model.hf.generation_config
+        model.hf.generation_config = config
+        log.addFilter(_no_mask)
+        try:
+            yield
+        finally:
+            log.removeFilter(_no_mask)
+            model.hf.generation_config = own
+
+
+def _no_mask(record: logging.LogRecord) -> bool:
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def _seed(store: Store, writing: Writing) -> int:
@@ -119,27 +181,53 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class _Watch:
-    """Stops a row at a stop text, and hands on what is written."""
+def _ends(model: Model) -> set[int]:
+    """Tokens after which a row is over."""
+    found = model.hf.generation_config.eos_token_id
+    return {int(i) for i in (found if isinstance(found, list) else [found] if found is not None else [])}
 
-    def __init__(self, model: Model, writing: Writing, width: int, block: Block, on_text: OnText | None) -> None:
+
+class _Watch:
+    """Ends a row at its last token or at a stop text, and hands on the first row's text as it grows."""
+
+    def __init__(self, model: Model, store: Store, block: Block, writing: Writing, on_text: OnText | None) -> None:
         stop = writing.option("stop") or ()
         self.stops = [stop] if isinstance(stop, str) else [str(text) for text in stop]
-        self.model, self.width, self.name = model, width, block.run.name
+        self.model, self.writing, self.name = model, writing, block.run.name
+        tokens = store.plan.prompts[block.run.prompt].tokens
+        self.width, self.prompt = int(tokens.width), [int(i) for i in tokens.ids[0]]
         self.on_text = on_text or (_to_stdout if writing.option("stream") else None)
         self.shown = ""
+        self.ends = _ends(model)
+        self.ended: list[tuple[int, str] | None] = [None] * len(block.rows)
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        rows = ids[:, self.width:].tolist()
+        before = self.ended[0]
+        self.ended = [ended or self._end(new) for ended, new in zip(self.ended, rows, strict=True)]
+        if self.on_text is not None and before is None:
+            self._hand_on(self.on_text, rows[0])
+        return torch.tensor([ended is not None and ended[1] != "length" for ended in self.ended], device=ids.device)
+
+    def _end(self, new: list[int]) -> tuple[int, str] | None:
+        """How many tokens a row has and why it is over; None while it goes on."""
+        if new[-1] in self.ends:
+            return len(new), "eos"
         if self.stops:
-            for row, new in enumerate(ids[:, self.width:].tolist()):
-                text = decode(self.model, new)
-                done[row] = any(stop in text for stop in self.stops)
-        if self.on_text is not None:
-            text = decode(self.model, ids[0, self.width:].tolist())
-            self.on_text(self.name, text[len(self.shown):])
+            text = decode(self.model, new, special=True)
+            if any(stop in text for stop in self.stops):
+                return len(new), "stop"
+        return (len(new), "length") if len(new) == self.writing.count else None
+
+    def _hand_on(self, on_text: OnText, new: list[int]) -> None:
+        text = continuation(self.model, self.prompt, new)
+        if self.ended[0] is None:
+            text = text.rstrip("\ufffd")  # half a character: wait for its other half
+        if len(text) > len(self.shown):
+            on_text(self.name, text[len(self.shown):])
             self.shown = text
-        return done
+        if self.ended[0] is not None and on_text is _to_stdout:
+            on_text(self.name, "\n")
 
 
 def _to_stdout(name: str, text: str) -> None:
@@ -147,50 +235,34 @@ def _to_stdout(name: str, text: str) -> None:
     sys.stdout.flush()
 
 
-def decode(model: Model, ids: list[int]) -> str:
-    """Ids as text, as it follows on a prompt; without a tokenizer their numbers."""
+def decode(model: Model, ids: list[int], *, special: bool = False) -> str:
+    """Ids as text, without special tokens unless asked for; without a tokenizer their numbers."""
     if model.tokenizer is None:
         return "".join(f" #{i}" for i in ids)
-    return str(model.tokenizer.decode(ids, skip_special_tokens=True))
+    return str(model.tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
+
+
+def continuation(model: Model, prompt: list[int], new: list[int]) -> str:
+    """The text of new tokens as it follows on a prompt: with the space that some tokenizers drop at a beginning."""
+    before, whole = decode(model, prompt), decode(model, [*prompt, *new])
+    return whole[len(before):] if whole.startswith(before) else decode(model, new)
 
 
 # What was written --------------------------------------------------------------------------------------------------
 
 
-def _row(model: Model, store: Store, block: Block, ids: Tensor, row: int, writing: Writing) -> Sequence:
-    """One row: its prompt, its new tokens up to where it stopped, and why it did."""
+def _row(store: Store, block: Block, ids: Tensor, row: int, watch: _Watch) -> Sequence:
+    """One row: its prompt, its new tokens up to where it ended, and why it did."""
     tokens = store.plan.prompts[block.run.prompt].tokens
-    example = (row - block.start) % block.size
-    new = ids[row - block.start, tokens.width:].tolist()
-    ends = _ends(model)
-    stopped = "length"
-    for count, token in enumerate(new, 1):
-        if token in ends:
-            new, stopped = new[:count], "eos"
-            break
-    stop = writing.option("stop") or ()
-    stops = [stop] if isinstance(stop, str) else list(stop)
-    if stopped == "length" and stops:
-        for count in range(1, len(new) + 1):
-            if any(s in decode(model, new[:count]) for s in stops):
-                new, stopped = new[:count], "stop"
-                break
-    return Sequence(tuple(tokens.ids[example]), tuple(int(i) for i in new), tokens.width, stopped)
-
-
-def _ends(model: Model) -> set[int]:
-    config = getattr(model.hf, "generation_config", None)
-    found = getattr(config, "eos_token_id", None)
-    found = found if found is not None else model.layout.config.eos_token_id
-    return set(found if isinstance(found, list) else [found] if found is not None else [])
+    new = ids[row, tokens.width:].tolist()
+    count, stopped = watch.ended[row] or (len(new), "length")
+    return Sequence(tuple(tokens.ids[row % block.size]), tuple(new[:count]), int(tokens.width), stopped)
 
 
 def _text(model: Model, block: Block, sequence: Sequence, row: int, coords: dict[str, Any]) -> Text:
-    prompt = decode(model, list(sequence.prompt))
-    new = decode(model, [*sequence.prompt, *sequence.new])
-    new = new[len(prompt):] if new.startswith(prompt) else decode(model, list(sequence.new))
-    return Text(prompt + new, prompt, new, sequence.new, coords, row // block.size, row % block.size,
-                sequence.stopped)
+    prompt, new = list(sequence.prompt), list(sequence.new)
+    before, after = decode(model, prompt), continuation(model, prompt, new)
+    return Text(before + after, before, after, sequence.new, coords, row // block.size, row % block.size, sequence.stopped)
 
 
 def _tokens(model: Model, rows: list[Sequence]) -> Any:
@@ -200,12 +272,16 @@ def _tokens(model: Model, rows: list[Sequence]) -> Any:
                            image_token_ids=model.reader.image_ids, padding_side="left")
 
 
-def _kept(store: Store, keep: Keep, captured: dict[tuple[str, int | None], list[Tensor]],
+def _kept(store: Store, block: Block, keep: Keep, captured: Steps,
           rows: list[Sequence]) -> list[tuple[str, Tensor, tuple[str, ...]]]:
+    """What a `save` line keeps: one entry a place, or all places stacked under one name; samples get an axis."""
     found = []
     for spot in keep.spots:
-        whole = stitched(captured[spot.site, spot.layer], attention=spot.site in ("scores", "pattern"), width=rows[0].width)
-        found.append((spot, select(store, spot, whole, keep.reach, rows), spot.axes))
+        whole = stitched(captured[spot.site, spot.layer], spot.site, rows[0].width)
+        value, axes = select(store, spot, whole, keep.reach, rows), spot.axes
+        if block.run.samples > 1:
+            value, axes = value.unflatten(0, (block.run.samples, -1)), ("sample", *axes)
+        found.append((spot, value, axes))
     if keep.name is None or len(found) == 1:
         return [(keep.name or str(spot), value, axes) for spot, value, axes in found]
     if len({(value.shape, axes) for _, value, axes in found}) > 1:
@@ -215,17 +291,4 @@ def _kept(store: Store, keep: Keep, captured: dict[tuple[str, int | None], list[
     return [(keep.name, torch.stack([value for _, value, _ in found]), (axis, *found[0][2]))]
 
 
-def _level(values: list[Tensor], axes: tuple[str, ...]) -> list[Tensor]:
-    """Cells of different lengths brought to one, with NaN before the shorter ones."""
-    if len({value.shape for value in values}) <= 1:
-        return values
-    sizes = [max(value.shape[axis] for value in values) for axis in range(values[0].ndim)]
-    out = []
-    for value in values:
-        wide = torch.full(sizes, float("nan"), dtype=value.dtype, device=value.device)
-        wide[tuple(slice(size - n, size) for size, n in zip(sizes, value.shape, strict=True))] = value
-        out.append(wide)
-    return out
-
-
-__all__ = ["Spot", "Written", "decode", "seeded", "settings", "write"]
+__all__ = ["Spot", "Written", "configured", "decode", "seeded", "settings", "write"]

@@ -1,27 +1,31 @@
 """Text to `Spec`, with every mistake of the text reported at once.
 
     text ──scan──▶ filled text ──lark──▶ tree ──ToSpec──▶ statements ──check──▶ Spec
+
+A text that lark refuses is taken apart by `recover`, which reads each of its lines alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from lark import Lark
-from lark.exceptions import UnexpectedInput, VisitError
-from lark.indenter import DedentError, Indenter
+from lark import Lark, Tree
+from lark.exceptions import LarkError
+from lark.indenter import Indenter
 
 from ..problems import Problem, SpecError
 from . import ast
-from .check import check
-from .misread import explain
-from .scan import scan
+from .check import Doubt, problems_of
+from .scan import Scanned, scan
 from .tree import ToSpec, TreeError
 
 LONGEST = 2_000_000
-RETRIES = 12
+LARGEST = 200_000  # characters outside of quotes, comments and braces, blanks apart
+DEEPEST = 100
+NO_DOUBT = Doubt()
 
 
 class Blocks(Indenter):
@@ -33,6 +37,15 @@ class Blocks(Indenter):
     INDENT_type = "_INDENT"
     DEDENT_type = "_DEDENT"
     tab_len = 8
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What could be read of a text: statements, what is wrong with the rest, and what the rest may have said."""
+
+    statements: tuple[ast.Statement, ...]
+    problems: list[Problem]
+    doubt: Doubt = NO_DOUBT
 
 
 @cache
@@ -56,58 +69,68 @@ def parse(text: str) -> ast.Spec:
     """
     if not isinstance(text, str):
         raise TypeError(f"a spec is text, not {type(text).__name__}")
-    if len(text) > LONGEST:
-        raise SpecError([Problem("syntax", f"this text has {len(text)} characters; the longest that is read has "
-                                           f"{LONGEST}")])
-    statements, problems = read(text)
-    spec = ast.Spec(statements, text)
-    if not problems:
-        problems = check(spec)
+    reading = _read(text)
+    spec = ast.Spec(reading.statements, text)
+    problems = reading.problems + problems_of(spec, reading.doubt)
     if problems:
-        raise SpecError(problems, text)
+        newer = [problem for problem in problems if problem.kind == "version"]
+        raise SpecError(newer or problems, text)
     return spec
 
 
 def read(text: str) -> tuple[tuple[ast.Statement, ...], list[Problem]]:
-    """The statements that can be read, and what is wrong with the others."""
+    """The statements that can be read, and what is wrong with the others; nothing is checked."""
+    reading = _read(text)
+    return reading.statements, reading.problems
+
+
+def _read(text: str) -> Reading:
+    if len(text) > LONGEST:
+        return _refused(f"this text has {len(text)} characters; the longest that is read has {LONGEST}")
     scanned = scan(text)
-    problems = list(scanned.problems)
-    body = scanned.text
-    if problems:
-        body = _without(body, {p.line for p in problems})
-    for _ in range(RETRIES):
+    if scanned.size > LARGEST:
+        return _refused(f"this text has {scanned.size} characters apart from quoted text; the longest that is read has "
+                        f"{LARGEST}")
+    failed: Exception | None = None
+    if not scanned.problems:
         try:
-            tree = grammar().parse(body.rstrip() + "\n")
-            return ToSpec(scanned.holes).transform(tree), problems
-        except (UnexpectedInput, DedentError, VisitError, RecursionError) as error:
-            problem = _problem(error, text, body)
-            problems.append(problem)
-            shorter = _without(body, {problem.line})
-            if shorter == body or len(body) > 100_000:
-                break
-            body = shorter
-    return (), problems
+            return Reading(statements(scanned.text, scanned), [])
+        except (LarkError, TreeError, RecursionError, AssertionError) as error:
+            failed = error
+    from .recover import recover
+
+    reading = recover(text, scanned)
+    if not reading.problems:  # its lines can be read one by one, and not together
+        reading.problems.append(Problem("syntax", f"these lines cannot stand together: {failed}".split("\n")[0], 1, 1,
+                                        hint="leave lines out to find the one at fault"))
+    return reading
 
 
-def _problem(error: Exception, text: str, body: str) -> Problem:
-    if isinstance(error, VisitError):
-        inner = error.orig_exc
-        if isinstance(inner, TreeError):
-            return Problem("syntax", inner.message, inner.meta.line, inner.meta.column,
-                           max(1, (inner.meta.end_column or 0) - inner.meta.column), inner.hint)
-        if not isinstance(inner, RecursionError):
-            raise inner
-        error = inner
-    return explain(error, text, body)
+def _refused(message: str) -> Reading:
+    problem = Problem("syntax", message, 1, 1, hint="compute long values in Python and name them between braces: {texts}")
+    return Reading((), [problem], Doubt(everything=True))
 
 
-def _without(body: str, lines: set[int]) -> str:
-    """The text with some lines blanked, so that the rest can still be read."""
-    split = body.split("\n")
-    for line in lines:
-        if 0 < line <= len(split):
-            split[line - 1] = ""
-    return "\n".join(split)
+def statements(text: str, scanned: Scanned, offset: int = 0) -> tuple[ast.Statement, ...]:
+    """The statements of a filled text, or of the part of it that starts at `offset`.
+
+    Raises:
+        LarkError: the grammar does not allow it; a VisitError holds a TreeError.
+        TreeError: it is nested too deeply.
+    """
+    tree = grammar().parse(text.rstrip() + "\n")
+    _check_depth(tree)
+    return ToSpec(scanned.holes, offset).transform(tree)
 
 
-__all__ = ["Any", "grammar", "parse", "read"]
+def _check_depth(tree: Any) -> None:
+    """Refuse what is nested so deeply that walking it would exhaust Python's stack."""
+    level, depth = [tree], 0
+    while level:
+        level = [child for parent in level for child in parent.children if isinstance(child, Tree)]
+        depth += 1
+        if depth > DEEPEST:
+            raise TreeError(f"this is nested more than {DEEPEST} deep", "name its parts: let part = …", level[0].meta)
+
+
+__all__ = ["Reading", "grammar", "parse", "read", "statements"]

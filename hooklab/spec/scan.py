@@ -9,14 +9,21 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from ..braces import closing
 from ..problems import Problem
+from .verbs import VERBS
 
 FILL = "\x01"
-_OUTSIDE = re.compile(r"""[^"'#{\n]+|\n|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*|["'{]""")
 MAX_HOLE = 20_000
+MAX_LATER_HOLE = 1_000  # once a brace was left open, others are looked for close by only
+MAX_OPEN = 8
+QUOTED = r'''"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*\''''
+# A quote that does not close takes the rest of its line: nothing after it can be told from text.
+_OUTSIDE = re.compile(rf"""[^"'#{{\n]+|\n|{QUOTED}|["'#][^\n]*|\{{""")
+STARTS_LINE = re.compile(rf"[ \t]*(?:{'|'.join(VERBS)})(?![\w.(])(?![ \t]*[=,)\]+*/&|-])")
 
 
 @dataclass
@@ -27,11 +34,31 @@ class Scanned:
         text: The text with comments blanked and the insides of holes filled.
         holes: Offset of an opening brace -> the Python between the braces.
         problems: Holes that do not end, or hold no Python.
+        broken: Lines that a hole without an end has left unreadable.
+        size: Characters apart from blanks and from those in quotes, comments and holes.
     """
 
     text: str
     holes: dict[int, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    broken: set[int] = field(default_factory=set)
+    size: int = 0
+
+
+class Lines:
+    """Where an offset of a text is, without counting from the start each time."""
+
+    def __init__(self, text: str) -> None:
+        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def at(self, offset: int) -> tuple[int, int]:
+        """Line and column, counted from 1.
+
+        >>> Lines("ab\\ncd").at(4)
+        (2, 2)
+        """
+        line = bisect_right(self.starts, offset)
+        return line, offset - self.starts[line - 1] + 1
 
 
 def scan(text: str) -> Scanned:
@@ -41,61 +68,86 @@ def scan(text: str) -> Scanned:
     >>> scanned.holes, scanned.text.endswith("}      ")
     ({18: 'd["}"]'}, True)
     """
-    found = Scanned(text)
-    parts: list[str] = []
-    at = 0
-    while at < len(text):
-        match = _OUTSIDE.match(text, at)
-        piece = match[0] if match else text[at]
-        if piece == "{":
-            end = closing(text, at)
-            if end is None:
-                found.problems.append(at_offset(text, at, "syntax", "this brace has no closing brace",
-                                                "Python goes between braces: {vec}, closing with }"))
-                parts.append(re.sub(r"[^\n]", " ", text[at:]))
-                break
-            inside = text[at + 1:end]
-            found.holes[at] = inside
-            problem = _python_problem(text, at, inside)
-            if problem is not None:
-                found.problems.append(problem)
-            parts.append("{" + re.sub(r"[^\n]", FILL, inside) + "}")
-            at = end + 1
-            continue
-        parts.append(" " * len(piece) if piece.startswith("#") else piece.replace(FILL, "\ufffd"))
-        at += len(piece)
-    found.text = "".join(parts)
-    return found
+    return _Scanner(text).whole()
 
 
-def _python_problem(text: str, at: int, source: str) -> Problem | None:
-    """Why the text between braces is no Python expression, or None."""
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.text, self.lines = text, Lines(text)
+        self.found = Scanned(text)
+        self.parts: list[str] = []
+        self.opened = 0
+
+    def whole(self) -> Scanned:
+        at = 0
+        while at < len(self.text):
+            match = _OUTSIDE.match(self.text, at)
+            piece = match[0] if match else self.text[at]
+            if piece == "{":
+                at = self.hole(at)
+                continue
+            if piece.startswith("#"):
+                self.parts.append(" " * len(piece))
+            else:
+                quoted = len(piece) > 1 and piece[0] == piece[-1] and piece[0] in "\"'"
+                self.found.size += 2 if quoted else len(piece) - piece.count(" ") - piece.count("\n")
+                self.parts.append(piece.replace(FILL, "\ufffd"))
+            at += len(piece)
+        self.found.text = "".join(self.parts)
+        return self.found
+
+    def hole(self, at: int) -> int:
+        """Take the hole that opens at an offset; the answer is where to go on."""
+        limit = MAX_LATER_HOLE if self.opened else MAX_HOLE
+        end = None if self.opened >= MAX_OPEN else closing(self.text[at:at + limit + 2], 0)
+        if end is None:
+            return self.open_hole(at, limit)
+        inside = self.text[at + 1:at + end]
+        self.found.holes[at] = inside
+        self.found.size += 2
+        problem = _python_problem(inside)
+        if problem is not None:
+            where, message, hint, width = problem
+            self.report(at + where, message, hint, width)
+        self.parts.append("{" + re.sub(r"[^\n]", FILL, inside) + "}")
+        return at + end + 1
+
+    def open_hole(self, at: int, limit: int) -> int:
+        """A brace without an end takes its line, and those below it up to one that starts like a statement."""
+        near = len(self.text) - at > limit
+        self.report(at, f"no closing brace in the {limit} characters after this one" if near else
+                    "this brace has no closing brace", "Python goes between braces: {vec}, closing with }")
+        self.opened += 1
+        end = self.text.find("\n", at)
+        while end >= 0 and (self.opened > MAX_OPEN or not STARTS_LINE.match(self.text, end + 1)):
+            end = self.text.find("\n", end + 1)
+        end = len(self.text) if end < 0 else end
+        self.found.broken.update(range(self.lines.at(at)[0], self.lines.at(end - 1)[0] + 1))
+        self.parts.append(re.sub(r"[^\n]", " ", self.text[at:end]))
+        return end
+
+    def report(self, at: int, message: str, hint: str, width: int = 1) -> None:
+        self.found.problems.append(Problem("syntax", message, *self.lines.at(at), width, hint))
+
+
+def _python_problem(source: str) -> tuple[int, str, str, int] | None:
+    """Why the text between braces is no Python expression: where after the brace, message, hint, width; or None."""
     if not source.strip():
-        return at_offset(text, at, "syntax", "there is nothing between the braces",
-                         "write a Python expression: {vec}", width=len(source) + 2)
-    if len(source) > MAX_HOLE:
-        return at_offset(text, at, "syntax", "this Python expression is too long",
-                         "compute it in a cell of its own and name it here: {vec}")
+        return 0, "there is nothing between the braces", "write a Python expression: {vec}", len(source) + 2
     lead = len(source) - len(source.lstrip())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse("(" + source.strip() + "\n)", mode="eval")
     except SyntaxError as error:
-        where = at + 1
+        where = 1
         if error.lineno == 1 and error.offset:
-            where = at + 1 + lead + min(max(error.offset - 2, 0), len(source.strip()))
+            where = 1 + lead + min(max(error.offset - 2, 0), len(source.strip()))
         elif error.lineno == 2 and "\n" not in source.strip():
-            where = at + 1 + len(source)
-        return at_offset(text, where, "syntax", f"this is no Python expression: {error.msg}",
-                         "between braces goes one Python expression, as in {4 * vec}")
+            where = 1 + len(source)
+        return (where, f"this is no Python expression: {error.msg}",
+                "between braces goes one Python expression, as in {4 * vec}", 1)
     except (ValueError, RecursionError, MemoryError) as error:
-        return at_offset(text, at, "syntax", f"this is no Python expression: {error or type(error).__name__}", "")
+        return (0, f"this is no Python expression: {error or type(error).__name__}",
+                "compute it in a cell of its own and name it here: {vec}", 1)
     return None
-
-
-def at_offset(text: str, offset: int, kind: str, message: str, hint: str, width: int = 1) -> Problem:
-    """A problem at a place of a text given by its offset."""
-    line = text.count("\n", 0, offset) + 1
-    column = offset - (text.rfind("\n", 0, offset) + 1) + 1
-    return Problem(kind, message, line, column, width, hint)

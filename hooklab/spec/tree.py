@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tokenize
+from io import StringIO
 from typing import Any
 
 from lark import Token, Transformer, Tree, v_args
@@ -13,6 +16,7 @@ from ..sites import SITES
 from . import ast
 
 ALIASES = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 MODEL_SITES = {site.name for site in SITES.values() if site.scope == "model"}
 
 
@@ -32,15 +36,34 @@ def span(meta: Any) -> ast.Span | None:
 
 
 def unquote(token: str) -> str:
-    """The text between quotes."""
-    return written.unquote(str(token))
+    """The text between quotes; two escapes that make one character are one."""
+    text = written.unquote(str(token))
+    return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
 
 
 def integer(token: Token) -> int:
-    """A whole number; so long a run of digits is refused that Python would refuse it too."""
+    """A whole number of at most 18 digits."""
     if len(token) > 18:
-        raise TreeError("this number is too large", "", token)
+        raise TreeError("this number is too large", "a whole number has at most 18 digits", token)
     return int(token)
+
+
+def _uncommented(source: str) -> str:
+    """Python without a comment at its end, which would reach over the brace after it."""
+    if "#" not in source:
+        return source
+    lines = f"({source}".split("\n")
+    try:
+        comments = [t for t in tokenize.generate_tokens(StringIO("\n".join([*lines, ")"])).readline)
+                    if t.type == tokenize.COMMENT]
+    except (tokenize.TokenError, SyntaxError):
+        return source
+    for comment in reversed(comments):
+        row, column = comment.start
+        if any(line.strip() for line in lines[row:]):
+            break
+        lines[row - 1:] = [lines[row - 1][:column].rstrip()]
+    return "\n".join(lines)[1:].rstrip()
 
 
 def _binary(op: str) -> Any:
@@ -67,11 +90,12 @@ def _plain(kind: Any) -> Any:
 
 @v_args(meta=True)
 class ToSpec(Transformer[Any, Any]):
-    """Bottom-up; `holes` are the Python expressions by the offset of their brace."""
+    """Bottom-up; `holes` are the Python expressions by the offset of their brace in a text, `offset` is where in that
+    text the tree starts."""
 
-    def __init__(self, holes: dict[int, str]) -> None:
+    def __init__(self, holes: dict[int, str], offset: int = 0) -> None:
         super().__init__()
-        self.holes = holes
+        self.holes, self.offset = holes, offset
 
     def start(self, meta: Any, children: list[Any]) -> tuple[ast.Statement, ...]:
         return tuple(children)
@@ -88,7 +112,7 @@ class ToSpec(Transformer[Any, Any]):
     def _float(token: Token) -> float:
         value = float(token)
         if value in (float("inf"), float("-inf")):
-            raise TreeError("this number is too large", "", token)
+            raise TreeError("this number is too large", "the largest is about 1e308", token)
         return value
 
     def string(self, meta: Any, children: list[Token]) -> ast.Str:
@@ -98,7 +122,7 @@ class ToSpec(Transformer[Any, Any]):
         return ast.Py(self._hole(children[0]), span=span(meta))
 
     def _hole(self, token: Token) -> str:
-        return self.holes[token.start_pos or 0].strip()
+        return _uncommented(self.holes[self.offset + (token.start_pos or 0)].strip())
 
     def word(self, meta: Any, children: list[Token]) -> ast.Word:
         return ast.Word(str(children[0]), span=span(meta))
@@ -215,7 +239,7 @@ class ToSpec(Transformer[Any, Any]):
         return ast.At(pos, span=span(meta))
 
     def at_each(self, meta: Any, children: list[Any]) -> ast.AtEach:
-        rest = [child for child in children if isinstance(child, s.Selector)]
+        rest = [child for child in children if isinstance(child, s.Selector) and child != s.All()]
         return ast.AtEach(rest[0] if rest else None, span=span(meta))
 
     def _built(self, meta: Any, make: Any) -> s.Selector:
@@ -223,7 +247,7 @@ class ToSpec(Transformer[Any, Any]):
 
         try:
             return make()  # type: ignore[no-any-return]
-        except HooklabError as error:
+        except (HooklabError, OverflowError) as error:
             raise TreeError(str(error).split("\n")[0], "", meta) from None
 
     def pos_index(self, meta: Any, children: list[int]) -> s.Selector:
@@ -247,9 +271,6 @@ class ToSpec(Transformer[Any, Any]):
 
     def pos_py(self, meta: Any, children: list[Token]) -> s.Selector:
         return s.Hole(self._hole(children[0]))
-
-    def pos_set(self, meta: Any, children: list[s.Selector]) -> s.Selector:
-        return children[0]
 
     def pos_or(self, meta: Any, children: list[s.Selector]) -> s.Selector:
         return s.SetOp("|", *children)
@@ -278,7 +299,13 @@ class ToSpec(Transformer[Any, Any]):
         return self._built(meta, lambda: build.positions(children[0]).offset(children[2]))
 
     def pos_pick(self, meta: Any, children: list[Any]) -> s.Selector:
-        return self._built(meta, lambda: children[0][children[1]])
+        of, listed = children
+        if of == s.Each():  # `each [0, 1]` within other positions, where `each` reads as a word
+            return s.Each(listed)
+        which = listed.items[0] if len(listed.items) == 1 else listed
+        if which != s.All() and not isinstance(which, s.Index):
+            raise TreeError(f"{listed} does not choose an occurrence", 'write "Mary"[1], or "Mary"[*] for all', meta)
+        return self._built(meta, lambda: of[which.n if isinstance(which, s.Index) else "*"])
 
     # Statements
 
@@ -301,7 +328,10 @@ class ToSpec(Transformer[Any, Any]):
         return ast.Answer(*children, span=span(meta))
 
     def sae(self, meta: Any, children: list[Any]) -> ast.Sae:
-        return ast.Sae(str(children[0]), children[1], _where(children[2]), span=span(meta))
+        site = _where(children[2])
+        if not isinstance(site, ast.Site):
+            raise TreeError("a dictionary of features is attached to a site", "write at L8.resid_pre", children[2].meta)
+        return ast.Sae(str(children[0]), children[1], site, span=span(meta))
 
     def let(self, meta: Any, children: list[Any]) -> ast.Let:
         return ast.Let(str(children[0]), self.value(children[1]), span=span(meta))
@@ -319,7 +349,7 @@ class ToSpec(Transformer[Any, Any]):
         left, op, right = children
         return ast.Expect(self.value(left), str(op), self.value(right), span=span(meta))
 
-    def save(self, meta: Any, children: list[Any]) -> ast.Save:
+    def keep(self, meta: Any, children: list[Any]) -> ast.Save:
         return ast.Save(children[0], _text(children[1]), children[2], span=span(meta))
 
     def ablate(self, meta: Any, children: list[Any]) -> ast.Ablate:
@@ -367,7 +397,11 @@ class Path:
             return ast.Name(self.words[0], span=self.span)
         if only_words and len(self.parts) == 2 and self.words[1] not in MODEL_SITES:
             return ast.Attr(*self.words, span=self.span)
-        return self.as_place()
+        place = self.as_place()
+        if isinstance(place, ast.Ref):
+            raise TreeError(f"{place.group} is no site, so it has no value at positions", "write L5.resid_post @last",
+                            self.meta)
+        return place
 
     def as_place(self) -> Any:
         """What the path means where a place is expected."""
@@ -381,6 +415,9 @@ class Path:
         for i, part in enumerate(parts):
             self._take(part, i, parts, fields)
         if "feature" in fields:
+            if fields["comp"] is None or self.dims is not None or fields.keys() & {"layer", "head", "neuron"}:
+                raise TreeError("a feature is one of an attached dictionary",
+                                "write enc.F12, after a line such as `sae enc = {my_sae} at L8.resid_pre`", self.meta)
             return ast.Feature(fields["comp"], fields["feature"], fields.get("run"), self.at, span=self.span)
         return ast.Site(**fields, dims=self.dims, at=self.at, span=self.span)
 

@@ -1,4 +1,4 @@
-"""The cargo that travels between the parts: activations with their axes and tokens."""
+"""Activations: what one trace hands to whoever asked, with the tokens that it ran on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .address import Place, parse
-from .errors import SiteError, did_you_mean
-from .sites import SITES
+from ..address import Place, parse
+from ..errors import SiteError, did_you_mean
+from ..sites import SITES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .tokens import Tokens
+    from ..tokens import Tokens
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,90 @@
+"""What the magic shows itself: text, tables, how far a run is, and errors without a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+from uuid import uuid4
+
+from IPython.core.display_functions import publish_display_data
+
+from ..errors import HooklabError
+from ..problems import SpecError
+
+
+class Shown(str):
+    """Text that a notebook shows as it stands, without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Table:
+    """Rows under headings, as text and as HTML."""
+
+    def __init__(self, head: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "") -> None:
+        self.head, self.rows, self.empty = tuple(head), [tuple(map(str, row)) for row in rows], empty
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return self.empty
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+                         for line in lines)
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{escape(self.empty)}</p>"
+        head = "".join(f"<th style='text-align:left'>{escape(cell)}</th>" for cell in self.head)
+        rows = "".join("<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) + "</tr>"
+                       for row in self.rows)
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was stopped from outside; shown in one line, and the cells after it do not run."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["Interrupted: nothing was kept from this cell; the model is as it was."]
+
+
+@contextlib.contextmanager
+def plainly(offset: int = 0) -> Iterator[None]:
+    """Show every error that hooklab raises on purpose in its own words, lines counted from the `%%hook` line.
+
+    Raises:
+        SpecError: the one that was raised, with its lines moved down.
+        HooklabError: any other, without its traceback.
+        Interrupted: the work was stopped.
+    """
+    try:
+        yield
+    except SpecError as error:
+        if not offset:
+            raise
+        moved = error.shifted(offset)
+        vars(moved).update({name: value for name, value in vars(error).items() if name not in vars(moved)})
+        raise moved from error.__cause__
+    except HooklabError as error:
+        lines = f"{type(error).__name__}: {error}".split("\n")
+        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted() from None
+
+
+def in_notebook() -> Callable[[str, int, int], None]:
+    """Shows a line in one output that is updated; the empty line empties the output."""
+    ident, started = uuid4().hex, False
+
+    def show(line: str, done: int, total: int) -> None:
+        nonlocal started
+        bar = f"<progress value='{done}' max='{total}'></progress> {escape(line)}"
+        publish_display_data({"text/plain": line, "text/html": bar} if line else {}, {},
+                             transient={"display_id": ident}, update=started)
+        started = True
+
+    return show

@@ -1,0 +1,115 @@
+"""How Scores look: as a block of text, and as a piece of HTML. What is drawn depends on the axes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice, product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import html
+
+if TYPE_CHECKING:
+    from .scores import Scores
+
+APART = ("batch", "sample", "rank")
+"""Axes that make separate pictures when there are others to draw."""
+MOST_MAPS = 6
+
+
+def text(scores: Scores) -> str:
+    """Name, axes, unit, range and the strongest cells."""
+    sizes = " · ".join(f"{axis} {size}" for axis, size in zip(scores.axes, scores.shape, strict=True)) or "one number"
+    lines = [f"Scores {html.printable(scores.name)}".rstrip(), f"  {sizes}", f"  {spread(scores)}"]
+    for i, (cell, value) in enumerate(scores.top(3)):
+        lines.append(f"  {'top' if not i else '   '}  {html.number(value, 4):>9}  {named(cell)}".rstrip())
+    if scores.note:
+        lines.append(f"  {html.printable(scores.note)}")
+    return "\n".join(lines)
+
+
+def spread(scores: Scores) -> str:
+    """Unit and range: `logits, -0.5 to 2`."""
+    finite = scores.values[np.isfinite(scores.values)]
+    unit = f"{scores.unit}, " if scores.unit else ""
+    odd = scores.values.size - finite.size
+    rest = f", {odd} not finite" if odd else ""
+    if not finite.size:
+        return unit + ("empty" if not scores.values.size else f"no finite number{rest}")
+    low, high = html.number(finite.min(), 4), html.number(finite.max(), 4)
+    return f"{unit}{low}{f' to {high}' if high != low else ''}{rest}"
+
+
+def named(cell: dict[str, Any]) -> str:
+    """A cell in words: `layer 3 · head 1`."""
+    return " · ".join(f"{axis} {html.printable(label)}" for axis, label in cell.items())
+
+
+def fragment(scores: Scores, caption: str = "") -> str:
+    """A heat table for two axes, bars for one, several heat tables for more; a number for none."""
+    caption = caption or scores.name
+    if not scores.values.size:
+        return html.note(f"{caption}: empty".lstrip(": "))
+    drawn = picture_axes(scores.axes)
+    finite = scores.values[np.isfinite(scores.values)]
+    limit = float(np.abs(finite.astype(np.float64)).max(initial=0.0))
+    others = [axis for axis in scores.axes if axis not in drawn]
+    parts = []
+    for cell, part in islice(slices(scores, others), MOST_MAPS):
+        title = " · ".join(filter(None, [caption, named(cell)]))
+        parts.append(DRAW[len(drawn)](part, title, limit))
+    left = prod(len(scores.coords[axis]) for axis in others) - MOST_MAPS
+    if left > 0:
+        parts.append(html.note(f"{left} more along {', '.join(others)}: choose with .sel(…)"))
+    return "".join(parts) + (html.note(scores.note) if scores.note else "")
+
+
+def picture_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The one or two axes that one picture shows.
+
+    >>> picture_axes(("batch", "layer", "pos", "rank")), picture_axes(("batch", "rank")), picture_axes(("head",))
+    (('layer', 'pos'), ('batch', 'rank'), ('head',))
+    """
+    if {"query_pos", "key_pos"} <= set(axes):
+        return tuple(axis for axis in axes if axis in ("query_pos", "key_pos"))
+    chosen = [axis for axis in axes if axis not in APART][:2]
+    chosen += [axis for axis in reversed(axes) if axis not in chosen][: 2 - len(chosen)]
+    return tuple(axis for axis in axes if axis in chosen)
+
+
+def slices(scores: Scores, axes: list[str]) -> Iterator[tuple[dict[str, Any], Scores]]:
+    """The parts of Scores along some axes, each with the labels that it stands for."""
+    for index in product(*(range(len(scores.coords[axis])) for axis in axes)):
+        part, cell = scores, {}
+        for axis, i in zip(axes, index, strict=True):
+            part, cell[axis] = part._take(axis, i), scores.coords[axis][i]
+        yield cell, part
+
+
+def _one(scores: Scores, caption: str, limit: float) -> str:
+    label = "" if scores.labels is None else f" {scores.labels[()]}"
+    return html.table([scores.unit, ""], [[caption or scores.name, float(scores)]]) + (html.note(label) if label else "")
+
+
+def _bars(scores: Scores, caption: str, limit: float) -> str:
+    (axis,) = scores.axes
+    names = _names(scores, axis)
+    if scores.labels is not None:
+        names = [f"{name}  {html.printable(label)}" for name, label in zip(names, scores.labels, strict=True)]
+    return html.bars(names, scores.values.tolist(), caption=caption, unit=scores.unit, axis=axis, limit=limit)
+
+
+def _map(scores: Scores, caption: str, limit: float) -> str:
+    down, across = scores.axes
+    labels = None if scores.labels is None else [[html.printable(text) for text in row] for row in scores.labels.tolist()]
+    return html.heat(scores.values.tolist(), _names(scores, down), _names(scores, across), caption=caption,
+                     unit=scores.unit, axes=(down, across), labels=labels, limit=limit)
+
+
+def _names(scores: Scores, axis: str) -> list[str]:
+    return [html.printable(label) for label in scores.coords[axis]]
+
+
+DRAW = {0: _one, 1: _bars, 2: _map}
