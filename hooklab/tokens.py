@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from html import escape
 from typing import Any, NamedTuple
 
@@ -189,12 +190,12 @@ class Tokens:
         """Per token, whether it is a special token (image tokens are not: they have a role of their own)."""
         return tuple(tuple(role == "special" for role in roles) for roles in self.roles)
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """Tokens per example; also the position id that the next token of each gets."""
         return tuple(len(ids) for ids in self.ids)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns of the padded batch: the length of the longest example."""
         return max(self.lengths)

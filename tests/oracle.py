@@ -44,6 +44,8 @@ def given(oracle: Oracle) -> dict[str, Any]:
             "where": [1, 4], "places": ["L0H1", "L1.mlp_out"], "pairs": [(0, 1), (1, 2)],
             "row": torch.tensor([0.1, 0.2, 0.3, 0.1, 0.1, 0.2]), "vocab_vec": draws(oracle.d_vocab, seed=9),
             "neurons": draws(oracle.d_mlp, seed=10), "answers": [RIGHT, WRONG], "reversed_answers": [WRONG, RIGHT],
+            "largest": lambda out: out.logits[:, -1].amax(-1), "total": lambda out: out.logits[:, -1, :8].sum(),
+            "repeated": CLEAN[:4] * 2, "diagonal": lambda pattern, tokens: 2 * pattern[0].diagonal().mean(),
             "cache": {"L0.resid_post": draws(1, 6, 32, seed=20), "L1.resid_post": draws(1, 6, 32, seed=30),
                       "L1.result": draws(1, 6, 4, 32, seed=21)}}
 
@@ -159,13 +161,13 @@ class Oracle:
         wide = torch.tensor(ids if isinstance(ids[0], list) else [ids])
         inner = {address: edit for address, edit in (edits or {}).items() if address != "logits"}
         values = reference(self.hf, wide, edits=inner)
-        logits = self._allowed(values["logits"])
+        logits = self.allowed(values["logits"])
         values["logits"] = edits["logits"](logits) if edits and "logits" in edits else logits
         if not edits and isinstance(prompt, str):
             self.known[prompt] = values
         return values
 
-    def _allowed(self, logits: Tensor) -> Tensor:
+    def allowed(self, logits: Tensor) -> Tensor:
         """Chameleon forbids its image tokens."""
         if self.family != "chameleon":
             return logits

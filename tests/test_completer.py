@@ -232,9 +232,11 @@ def test_every_whole_example_of_the_page_parses():
 def test_the_example_of_a_verb_can_be_read(verb):
     from hooklab.spec.parser import grammar
     from hooklab.spec.scan import scan
+    from hooklab.spec.tree import ToSpec
 
-    line = scan(verb.example + (" zero L1" if verb.name == "run" else "")).text
-    assert [tree.data for tree in grammar().parse(line + "\n").children] == ["put" if verb.name == "set" else verb.name]
+    scanned = scan(verb.example + (" zero L1" if verb.name == "run" else ""))
+    statements = ToSpec(scanned.holes).transform(grammar().parse(scanned.text + "\n"))
+    assert [statement.verb for statement in statements] == [verb.name]
 
 
 @pytest.mark.parametrize(("topic", "words"), [

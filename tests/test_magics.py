@@ -456,8 +456,8 @@ def test_progress_in_a_notebook_is_one_output_and_empty_at_the_end(ip, monkeypat
     idents = {more["transient"]["display_id"] for _, more in sent}
     assert len(idents) == 1
     assert [more["update"] for _, more in sent] == [False] + [True] * (len(sent) - 1)
-    assert "text/html" in sent[0][0]
-    assert sent[-1][0] == {}
+    assert "<progress value='0' max='5'>" in sent[0][0]["text/html"]
+    assert set(sent[-1][0].values()) == {""}
 
 
 # The line magic ------------------------------------------------------------------------------------------------------
@@ -512,7 +512,7 @@ def test_a_file_never_runs_python(ip, tmp_path, capsys):
     fake = ip.user_ns["m"] = Fake()
     (tmp_path / "x.hook").write_text('prompt "a"\nsteer L1.resid by {open("pwned", "w")}\n')
     shown = run(ip, "%hook run x.hook m", capsys)
-    assert 'no value for {open("pwned", "w")}' in shown
+    assert shown.startswith("in x.hook:\nHookValueError: no value for {open(")
     assert "2 | steer" in shown
     assert not (tmp_path / "pwned").exists()
     assert fake.asked == []

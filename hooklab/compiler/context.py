@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -64,6 +64,7 @@ class Context:
     seed: int = 0
     problems: list[Problem] = field(default_factory=list)
     drawn: dict[str, int] = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)
 
     def problem(self, kind: str, message: str, where: Any = None, hint: str = "") -> None:
         """Note a problem at a node."""
@@ -105,6 +106,16 @@ class Context:
                             f"give it: --set {source}=…, or model.run(spec, {source}=…)" if source.isidentifier()
                             else "Python between braces is evaluated in a notebook only; give the value a name")
         return self.values[source]
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once: a sweep asks for the same positions at each of its points."""
+        try:
+            hash(key)
+        except TypeError:
+            return make()
+        if key not in self.found:
+            self.found[key] = make()
+        return self.found[key]
 
     def tokens(self, prompt: str) -> Any:
         """The tokens of a prompt."""

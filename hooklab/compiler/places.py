@@ -276,6 +276,11 @@ def _text(layer: Any) -> str:
 
 def spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
     """The positions that a selector means in each example of a prompt."""
+    key = ("spread", selector, prompt, tuple(env.items()))
+    return ctx.once(key, lambda: _spread(ctx, selector, prompt, env, where))  # type: ignore[no-any-return]
+
+
+def _spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
     with ctx.catch(where):
         try:
             found = resolve(ctx.filled(selector, where), ctx.tokens(prompt), marks=ctx.marks_of(prompt, env))
@@ -287,6 +292,11 @@ def spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Sp
 
 def spread_groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:
     """The groups of positions that are taken one at a time, and their labels."""
+    key = ("groups", at, prompt, tuple(env.items()))
+    return ctx.once(key, lambda: _groups(ctx, at, prompt, env))  # type: ignore[no-any-return]
+
+
+def _groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:
     tokens = ctx.tokens(prompt)
     selector = s.Each(ctx.filled(at.pos, at)) if at.pos is not None else s.Each()
     with ctx.catch(at):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import nearest
+from ..problems import SpecError
 from ..sites import LAYER_SITES, SITES
 from ..spec.holes import given as given_values
 from ..spec.parser import parse
@@ -89,11 +90,18 @@ def _load(magic: HookMagics, given: Given) -> None:
 
 def _run(magic: HookMagics, given: Given) -> Any:
     name = checked_name(given, "output")
-    text = files.read(str(given.word(0)))[1].rstrip("\n")
-    spec = parse(text)
-    values = given_values(spec, given.values("set"))
-    model = magic.session.model(given, 1, spec, magic.shell.user_ns)
-    result = magic.run(model, spec, values)
+    path, text = files.read(str(given.word(0)))
+    text = text.rstrip("\n")
+    try:
+        spec = parse(text)
+        values = given_values(spec, given.values("set"))
+        model = magic.session.model(given, 1, spec, magic.shell.user_ns)
+        result = magic.run(model, spec, values)
+    except SpecError as error:
+        if error.text == text:
+            lines = [f"in {path}:", *error.lines()]
+            error._render_traceback_ = lambda: lines  # type: ignore[method-assign]
+        raise
     magic.session.remember(text, spec, values, result)
     return magic.finish(given, name, result)
 

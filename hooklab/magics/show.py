@@ -82,9 +82,8 @@ def in_notebook() -> Callable[[str, int, int], None]:
 
     def show(line: str, done: int, total: int) -> None:
         nonlocal started
-        bar = f"<progress value='{done}' max='{total}'></progress> {escape(line)}"
-        publish_display_data({"text/plain": line, "text/html": bar} if line else {}, {},
-                             transient={"display_id": ident}, update=started)
+        bar = f"<progress value='{done}' max='{total}'></progress> {escape(line)}" if line else ""
+        publish_display_data({"text/plain": line, "text/html": bar}, {}, transient={"display_id": ident}, update=started)
         started = True
 
     return show

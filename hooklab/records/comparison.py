@@ -44,9 +44,14 @@ class Comparison:
 
     >>> compare(Run(metrics={"a": {"prob": 0.5}}), Run(metrics={"a": {"prob": 0.25}})).largest
     0.25
+
+    Attributes:
+        rows: One for each thing that either run holds.
+        circumstances: What else is different: weights, versions, device, seed. It is told, and counts as no difference.
     """
 
     rows: tuple[Row, ...]
+    circumstances: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -69,13 +74,15 @@ class Comparison:
             lines.append(f"  {html.printable(row.what)}: {_said(row.old)} → {_said(row.new)}"
                          + (f"  (by {html.number(row.difference)})" if math.isfinite(row.difference) else ""))
         more = len(self.different) - MOST_ROWS
-        return "\n".join(lines + ([f"  … {more} more"] if more > 0 else []))
+        lines += [f"  … {more} more"] if more > 0 else []
+        return "\n".join([*lines, *(f"  made with another {html.printable(what)}" for what in self.circumstances)])
 
     def _repr_html_(self) -> str:
         rows = [[row.what, _said(row.old), _said(row.new), row.difference] for row in self.different[:MOST_ROWS]]
         more = len(self.different) - MOST_ROWS
         return html.block(html.heading(self._verdict()), html.table(["", "old", "new", "difference"], rows) if rows else "",
-                          html.note(f"{more} more: see `.different`") if more > 0 else "")
+                          html.note(f"{more} more: see `.different`") if more > 0 else "",
+                          *(html.note(f"made with another {what}") for what in self.circumstances))
 
     def _verdict(self) -> str:
         if self.same:
@@ -86,8 +93,22 @@ class Comparison:
 
 
 def compare(old: Run, new: Run) -> Comparison:
-    """Compare tokens, metrics, scores, activations and texts of two runs; where they come from is left aside."""
-    return Comparison(tuple(_row(*pair) for part in _PARTS for pair in part(old, new)))
+    """Compare tokens, metrics, scores, activations and texts of two runs, and tell what they were made with."""
+    return Comparison(tuple(_row(*pair) for part in _PARTS for pair in part(old, new)), _circumstances(old, new))
+
+
+def _circumstances(old: Run, new: Run) -> tuple[str, ...]:
+    """Entries of the provenance that differ, the moment of the run apart."""
+    a, b = (_leaves(run.provenance) for run in (old, new))
+    return tuple(f"{key} ({a.get(key, 'none')} → {b.get(key, 'none')})" for key in dict.fromkeys((*a, *b))
+                 if key != "made" and a.get(key) != b.get(key))
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found.update(_leaves(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return found
 
 
 def _spec(old: Run, new: Run) -> Iterator[Pair]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..tokens import Tokens
+    from .comparison import Comparison
 
 SHORT = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
 READOUTS = ("lens", "top", "resid")
@@ -195,6 +196,28 @@ class Run(Mapping[str, "Tensor"]):
         from .saving import save
 
         return save(self, path, overwrite=overwrite)
+
+    def replay(self, model: Any = None) -> Comparison:
+        """Run the same text again and say whether the numbers came out the same, and by how much not.
+
+        Args:
+            model: The model to run it on; the one that this run was made with, if it is still open.
+
+        Raises:
+            RecordError: there is no model, or a value that the text needs was not stored.
+        """
+        from .comparison import compare
+        from .parts import Unstored
+
+        made_with = self.__dict__.get("_model")
+        model = model if model is not None else made_with() if made_with is not None else None
+        if model is None:
+            raise RecordError("The model of this run is not open any more. Open it and pass it: run.replay(hl.load(…)).")
+        lost = [name for name, value in self.given.items() if isinstance(value, Unstored)]
+        if lost:
+            raise RecordError(f"{', '.join('{' + name + '}' for name in lost)} could not be stored with the run, so it "
+                              f"cannot be replayed. Run its text anew with the value: model.run(run.spec, …).")
+        return compare(self, model.run(self.spec, values=self.given))
 
     @classmethod
     def load(cls, path: str | Path) -> Run:

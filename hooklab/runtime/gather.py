@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -166,10 +167,12 @@ def gather(model: Model, gathered: Gathered) -> Run:
                                        labels=pieces)
     data, axes = _data(gathered)
     visible = [run for run in plan.runs if not run.hidden]
-    return Run(plan.text, data, axes, metrics, examples, scores,
+    run = Run(plan.text, data, axes, metrics, examples, scores,
                {run.name: gathered.step_tokens.get(run.name) or plan.prompts[run.prompt].tokens for run in visible},
                gathered.texts, tuple(ViewRequest(v.view, v.count, v.sites, dict(v.options)) for v in plan.views),
                _claims(plan, figures), provenance(model, plan), dict(plan.values))
+    object.__setattr__(run, "_model", weakref.ref(model))  # for `replay`; a run does not keep its model alive
+    return run
 
 
 def _data(gathered: Gathered) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:

@@ -147,5 +147,7 @@ def last_logits(store: Store, block: Block) -> Tensor:
 
 def at_columns(logits: Tensor, cols: list[list[int]], width: int) -> Tensor:
     """Logits at columns of each row, [row pos d_vocab]; they may have been kept for the last columns only."""
+    if logits.shape[1] == 1 and len(cols[0]) == 1:
+        return logits
     index = torch.tensor(cols) - (width - logits.shape[1])
     return logits[torch.arange(len(logits))[:, None], index]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -49,15 +51,44 @@ def fingerprint(model: Model) -> str:
     Reading every weight of a large model takes longer than running it; a sample of thirty-two numbers of each tensor,
     taken at fixed places, tells trained, fine-tuned and edited weights apart.
     """
-    digest = hashlib.sha256()
-    samples: dict[Any, list[torch.Tensor]] = {}
-    for name, tensor in (*model.hf.named_parameters(), *model.hf.named_buffers()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        if tensor.device.type != "meta" and tensor.numel():
-            flat = tensor.detach().reshape(-1)
-            samples.setdefault((tensor.device, tensor.dtype), []).append(flat[::max(1, flat.numel() // 32)][:32])
-    for parts in samples.values():
+    known = _SAMPLES.get(model)
+    if known is None or any(held.get(name) is not tensor or tensor.data_ptr() != where
+                            for held, name, tensor, where in known.places):
+        known = _SAMPLES[model] = _sampled(model)
+    digest = hashlib.sha256(known.header)
+    for parts in known.views:
         together = torch.cat(parts)
         exact = together.double() if together.is_floating_point() else together.to(torch.int64)
         digest.update(exact.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Views into a model's weights: their numbers are read anew each time, their places are found once.
+
+    Attributes:
+        places: The dictionary that holds each tensor, its name there, the tensor and its address in memory.
+        header: Names, shapes and types.
+        views: A few numbers of every tensor, by device and type.
+    """
+
+    places: tuple[tuple[dict[str, Any], str, torch.Tensor, int], ...]
+    header: bytes
+    views: tuple[list[torch.Tensor], ...]
+
+
+_SAMPLES: WeakKeyDictionary[Any, _Sample] = WeakKeyDictionary()
+
+
+def _sampled(model: Model) -> _Sample:
+    places = tuple((held, name, tensor, tensor.data_ptr()) for module in model.hf.modules()
+                   for held in (module._parameters, module._buffers) for name, tensor in held.items() if tensor is not None)
+    header = []
+    views: dict[Any, list[torch.Tensor]] = {}
+    for name, tensor in (*model.hf.named_parameters(), *model.hf.named_buffers()):
+        header.append(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n")
+        if tensor.device.type != "meta" and tensor.numel():
+            flat = tensor.detach().reshape(-1)
+            views.setdefault((tensor.device, tensor.dtype), []).append(flat[::max(1, flat.numel() // 32)][:32])
+    return _Sample(places, "".join(header).encode(), tuple(views.values()))

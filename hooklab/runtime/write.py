@@ -92,10 +92,12 @@ def _generate(model: Model, store: Store, block: Block, captured: Steps, watch: 
 
     config = GenerationConfig(**settings(model, watch.writing, watch.width))
     # By default the prompt's logits are not computed, except the last.
-    all_logits = {"logits_to_keep": 0} if ("logits", None) in looked_at and model.hf._supports_logits_to_keep() else {}
+    all_logits: dict[str, Any] = ({"logits_to_keep": 0} if ("logits", None) in looked_at
+                                  and model.hf._supports_logits_to_keep() else {})
     with seeded(_seed(store, watch.writing)), configured(model, config):
-        return run_model(model, "generate", callbacks, *prompts, generation_config=config,  # type: ignore[no-any-return]
-                         stopping_criteria=[watch], **all_logits)
+        ids: Tensor = run_model(model, "generate", callbacks, *prompts, generation_config=config, stopping_criteria=[watch],
+                                **all_logits)
+    return ids
 
 
 def _server(place: tuple[str, int | None], tasks: list[Task], width: int,
@@ -138,7 +140,7 @@ def settings(model: Model, writing: Writing, width: int) -> dict[str, Any]:
     """
     temperature = writing.option("temperature")
     asked = any(writing.option(name) is not None for name in ("top_k", "top_p")) or int(writing.option("samples", 1)) > 1
-    draws = temperature > 0 if temperature is not None else asked
+    draws = float(temperature) > 0 if temperature is not None else asked
     drawn = {"temperature": float(temperature or 1.0), "top_k": int(writing.option("top_k") or 0),
              "top_p": float(writing.option("top_p") or 1.0)} if draws else {}
     return {"max_length": width + writing.count, "do_sample": draws, "num_beams": 1, "use_cache": True,
@@ -191,8 +193,8 @@ class _Watch:
     """Ends a row at its last token or at a stop text, and hands on the first row's text as it grows."""
 
     def __init__(self, model: Model, store: Store, block: Block, writing: Writing, on_text: OnText | None) -> None:
-        stop = writing.option("stop") or ()
-        self.stops = [stop] if isinstance(stop, str) else [str(text) for text in stop]
+        stop = writing.option("stop", ())
+        self.stops = [str(text) for text in (stop if isinstance(stop, list | tuple | set) else [stop]) if str(text)]
         self.model, self.writing, self.name = model, writing, block.run.name
         tokens = store.plan.prompts[block.run.prompt].tokens
         self.width, self.prompt = int(tokens.width), [int(i) for i in tokens.ids[0]]

@@ -71,7 +71,8 @@ class Checker:
         if span is None:
             return 0, 0, 1
         if word:
-            found = self._find(span, rf"(?<![\w$]){re.escape(word)}(?!\w)", after)
+            start = r"(?<![\w$])" if word[0].isalpha() else ""  # an index stands right after its letter: L6:2
+            found = self._find(span, rf"{start}{re.escape(word)}(?!\w)", after)
             if found is not None:
                 return *found, len(word)
         line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""

@@ -76,7 +76,7 @@ def site(c: Checker, found: ast.Site, verb: str) -> None:
         c.say("value", "a run edits its own activations, not those of another", f"leave out {found.run}. and write the line "
               f"below run on {found.run}:", found)
     elif found.run is not None:
-        c.source(found.run, found, earlier=verb != "metric")
+        c.source(found.run, found, earlier=verb not in ("metric", "let"))
     for index, word in ((found.layer, "layer"), (found.head, "head"), (found.neuron, "neuron"), (found.dims, "dimension")):
         if index is not None:
             _index(c, index, word, found)
@@ -145,8 +145,8 @@ def _suits(c: Checker, found: ast.Site, verb: str) -> None:
         return
     if found.layer is None:
         run = f"{found.run}." if found.run else ""
-        c.say("value", f"{comp} is a site of every layer: say which",
-              f"write {run}L5.{comp} for one, {run}L*.{comp} for all", found)
+        every = f"write {run}L5.{comp} for one, {run}L*.{comp} for all"
+        _say_part(c, "value", f"{comp} is a site of every layer: say which", every, found)
     elif found.head is not None and comp not in HEADS:
         hint = "what a head adds to the stream is L9H6.result; " if comp == "attn_out" else ""
         _say_part(c, "value", f"{comp} has no heads", f"{hint}sites with heads are {', '.join(HEADS)}", found)

@@ -7,13 +7,13 @@ import re
 from ..errors import HooklabError, nearest
 from ..positions.select import RESERVED
 from ..problems import Problem
+from . import signs
 from .misreading import MARKS, PREPOSITIONS, Misreading, short
 from .scan import QUOTED
 
 STRAY = ("using", "into", "of", "for", "and", "against", "onto", "until", "via", "than", "is", "be", *PREPOSITIONS)
 _QUOTED = re.compile(QUOTED)
 SITE = re.compile(r"[LHNF](?:[\d*]|\[|:)")
-_RANGE = re.compile(r"(\d+)\s*(-|–|\.{2,}|…)\s*(\d+)")
 
 # Words at the wrong place ------------------------------------------------------------------------------------------
 
@@ -82,54 +82,6 @@ def _word_at_fault(m: Misreading) -> tuple[int, str]:
     return m.at, match[0] if match else ""
 
 
-def _range(m: Misreading) -> Problem | None:
-    """`0-5` and `0..5`."""
-    for match in _RANGE.finditer(m.body):
-        if match.start() <= m.at <= match.end():
-            unit = re.search(r"[LHNF]$", m.body[:match.start()])
-            meant = f"{unit[0] if unit else ''}{match[1]}:{_next(match[3])}"
-            return m.problem("a range is written as a Python slice, its end left out", f"write {meant}", match.start(2),
-                             len(match[2]))
-    return None
-
-
-def _next(number: str) -> str:
-    return str(int(number) + 1) if len(number) < 18 else number
-
-
-def _not_whole(m: Misreading) -> Problem | None:
-    """`generate 2.5`."""
-    number = re.search(r"\d+$", m.before)
-    if m.verb is None or number is None or not re.match(r"\.\d", m.rest):
-        return None
-    return m.problem(f"{m.word} needs a whole number", m.form(), number.start(), len(number[0]) + len(m.found))
-
-
-def _bracket(m: Misreading) -> Problem | None:
-    """A bracket that closes nothing, or one around places."""
-    if m.verb is None or m.rest[:1] not in ("(", "[", ")", "]", "}"):
-        return None
-    if m.rest[:1] in ")]}":
-        return m.problem(f"this {m.rest[0]} closes nothing", "leave it out")
-    if m.before[m.first:].strip() == m.word and "PLACES" in m.verb.form:
-        return m.problem("places stand without brackets", m.form())
-    return None
-
-
-def _comma(m: Misreading) -> Problem | None:
-    if m.verb is None or m.rest[:1] != ",":
-        return None
-    if m.word == "answer":
-        return m.problem("the wrong answer comes after `vs`", f"write {m.replaced(len(m.before.rstrip()), m.at + 1, ' vs')}")
-    return m.problem("no comma here", f"write {m.replaced(m.at, m.at + 1, '')}")
-
-
-def _second_position(m: Misreading) -> Problem | None:
-    if m.verb is None or m.rest[:1] != "@" or "@" not in m.before:
-        return None
-    return m.problem("a place has one position", "for several positions write @[last, first]")
-
-
 def _dotted_head(m: Misreading) -> Problem | None:
     match = re.search(r"L(\d+)\s*\.\s*$", m.before)
     head = re.match(r"\d+", m.rest)
@@ -193,15 +145,6 @@ def _colon(m: Misreading) -> Problem | None:
     return m.problem("a run's first line ends with `:`", f"write {short(m.source[:start].strip())}:", start)
 
 
-def _equals(m: Misreading) -> Problem | None:
-    """`let x 3`: the sign between a name and what it stands for."""
-    head = re.match(r"(?:let|group|sae|mark)\s+[^\W\d]\w*", m.body[m.first:])
-    if head is None or m.accepts != {"EQUAL"}:
-        return None
-    at = m.first + head.end()
-    return m.problem("a name and what it stands for have = between them", f"write {m.replaced(at, at, ' =')}", at)
-
-
 def _no_lines(m: Misreading) -> Problem | None:
     if m.word == "run" and not m.found and m.body.rstrip().endswith(":"):
         return m.problem("a run has at least one line", "write verbs below it, indented, or one after the colon")
@@ -217,12 +160,6 @@ def _text_as_amount(m: Misreading) -> Problem | None:
     return m.problem(f"{m.word} takes a value, not text",
                      "a value is a number, a place such as clean.L6.resid @last, or Python "
                      "between braces: {vec}", width=len(m.found))
-
-
-def _list_as_amount(m: Misreading) -> Problem | None:
-    if m.verb is None or m.rest[:1] != "[" or not re.search(r"\b(by|to)\s*$", m.before):
-        return None
-    return m.problem("a list is no amount", f"one value at a time is written: {m.replaced(m.at, m.at, 'each ')}")
 
 
 def _number(m: Misreading) -> Problem | None:
@@ -270,46 +207,6 @@ def _expected(m: Misreading) -> str:
 # What is left ------------------------------------------------------------------------------------------------------
 
 
-def _operator(m: Misreading) -> Problem | None:
-    """Signs of other languages."""
-    signs = {"==": "=", ":=": "=", "=>": "->", "→": "->", "⇒": "->", "×": "*", "·": "*", "−": "-", "÷": "/", "≈": "~=",
-             "≤": "<=",
-             "≥": ">=", "≠": "!=", "**": "*", "//": "/"}
-    sign = next((s for s in signs if m.rest.startswith(s)), None)
-    if sign is None and m.before[-1:] + m.rest[:1] in signs:
-        sign, start = m.before[-1:] + m.rest[:1], m.at - 1
-    else:
-        start = m.at
-    if sign is not None:
-        return m.problem(f'"{sign}" is no sign of this language', f"write {signs[sign]}", start, len(sign))
-    if m.word == "expect" and m.rest[:1] == "=":
-        return m.problem("a claim compares", "write == for exactly, or ~= for about")
-    if m.rest[:1] == ";":
-        return m.problem("one line holds one statement", "start a new line instead of ;")
-    return None
-
-
-def _python_call(m: Misreading) -> Problem | None:
-    """`torch.randn(5)` without braces."""
-    match = re.search(r"([^\W\d]\w*(?:\.\w+)*)\s*$", m.before)
-    if m.rest[:1] != "(" or match is None or m.verb is None or match.start() == m.first:
-        return None
-    call = re.match(r"\((?:[^()]|\([^()]*\))*\)?", m.rest)
-    shown = short(match[1] + (call[0] if call else "(…)"))
-    return m.problem("this reads like Python", f"Python goes between braces: {{{shown}}}", match.start(1), len(shown))
-
-
-def _python_values(m: Misreading) -> Problem | None:
-    """`sweep c in range(5)` and `sweep c in values`."""
-    if m.word != "sweep" or not re.search(r"\bin\s*$", m.before) or not re.match(r"[^\W\d]", m.rest):
-        return None
-    said = m.rest.split("\n")[0].strip()
-    counted = re.fullmatch(r"range\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", said)
-    meant = f"{{{short(said)}}}" if counted is None else f"{counted[1]}:{counted[2]}" if counted[2] else f"0:{counted[1]}"
-    return m.problem("a sweep goes over a list, a range or Python between braces",
-                     f"write {m.replaced(m.at, m.at + len(said), meant)}", width=len(said))
-
-
 def _superfluous(m: Misreading) -> Problem | None:
     """A word where the line could have ended."""
     start, word = _word_at_fault(m)
@@ -343,7 +240,7 @@ def _otherwise(m: Misreading) -> Problem:
     return m.problem(f"{m.shown} does not belong here{wanted}", hint, width=len(m.found))
 
 
-IN_LINE = (unquoted, _range, _not_whole, _dotted_head, _hook_point, _operator, _colon, _equals, _no_lines, _no_place,
-           _no_dot,
-           _preposition, _text_as_amount, _list_as_amount, _number, _option_value, _python_values, _python_call, _bracket,
-           _comma, _second_position, _end, _superfluous, _otherwise)
+IN_LINE = (unquoted, signs.ranged, signs.not_whole, _dotted_head, _hook_point, signs.foreign_sign, _colon, signs.equals,
+           _no_lines, _no_place, _no_dot, _preposition, _text_as_amount, signs.list_as_amount, _number, _option_value,
+           signs.python_values, signs.python_call, signs.bracket, signs.comma, signs.second_position, _end, _superfluous,
+           _otherwise)

@@ -246,7 +246,7 @@ class ToSpec(Transformer[Any, Any]):
         from ..errors import HooklabError
 
         try:
-            return make()  # type: ignore[no-any-return]
+            return make()
         except (HooklabError, OverflowError) as error:
             raise TreeError(str(error).split("\n")[0], "", meta) from None
 
@@ -363,8 +363,8 @@ class ToSpec(Transformer[Any, Any]):
     zero, clamp, cut, score, lens = map(_plain, (ast.Zero, ast.Clamp, ast.Cut, ast.Score, ast.Lens))
 
     def attribute(self, meta: Any, children: list[Any]) -> ast.Attribute:
-        target, *words, opts = children
-        return ast.Attribute(target, *(_text(word) for word in words), opts, span=span(meta))
+        target, metric, method, source, opts = children
+        return ast.Attribute(target, _text(metric), _text(method), _text(source), opts, span=span(meta))
 
     def generate(self, meta: Any, children: list[Any]) -> ast.Generate:
         return ast.Generate(integer(children[0]), children[1], span=span(meta))

@@ -52,22 +52,26 @@ def _is_verb(line: str) -> bool:
 
 def _scan(text: str) -> Line:
     """Walk over quotes, comments and holes to the end; a line end outside brackets begins a new statement."""
-    at, depth, kept = 0, 0, ""
+    at, depth = 0, 0
+    kept: list[str] = []
     while at < len(text):
         match = _PIECE.match(text, at)
         piece = match[0] if match else text[at]
         if piece == "\n":
-            kept = kept + " " if depth > 0 else ""
+            if depth > 0:
+                kept.append(" ")
+            else:
+                kept = []
         elif piece.startswith("#"):
             if at + len(piece) == len(text):
-                return Line(kept, "#")
-            kept += " " * len(piece)
+                return _line(kept, "#")
+            kept.append(" " * len(piece))
         elif piece == "{":
             end = closing(text, at)
             if end is None:
                 return _line(kept, "{", text[at + 1:])
             piece = text[at:end + 1]
-            kept += "{" + FILL * (len(piece) - 2) + "}"
+            kept.append("{" + FILL * (len(piece) - 2) + "}")
         elif piece in "\"'":
             rest = text[at + 1:].partition("\n")
             if not rest[1]:
@@ -75,13 +79,18 @@ def _scan(text: str) -> Line:
             piece += rest[0]
         else:
             quoted = piece[0] in "\"'"
-            depth += 0 if quoted else sum(piece.count(b) for b in "([") - sum(piece.count(b) for b in ")]")
-            depth = max(depth, 0)
-            kept += piece if quoted else piece.replace(FILL, " ")
+            depth = depth if quoted else max(0, depth + _opened(piece))
+            kept.append(piece if quoted else piece.replace(FILL, " "))
         at += len(piece)
     return _line(kept)
 
 
-def _line(kept: str, opened: str = "", inside: str = "") -> Line:
-    text = kept.lstrip()
-    return Line(text, opened, inside, indented=len(text) < len(kept))
+def _opened(piece: str) -> int:
+    """How many more brackets open than close."""
+    return sum(piece.count(bracket) for bracket in "([") - sum(piece.count(bracket) for bracket in ")]")
+
+
+def _line(kept: list[str], opened: str = "", inside: str = "") -> Line:
+    whole = "".join(kept)
+    text = whole.lstrip()
+    return Line(text, opened, inside, indented=len(text) < len(whole))
