@@ -18,9 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = ROOT / "tests" / "cells"
 _WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|\s+|[A-Za-z_]\w*|\d+|.", re.S)
-SIGNS = [*"{}[]()@:;,.*+-/=<>!~|&#%$^'\"\\", "->", "==", "~=", "::", "..", "\n", "\n    ", "\t", "\r\n", "\x00", "\x01", "é", "“",
+SIGNS = [*"{}[]()@:;,.*+-/=<>!~|&#%$^'\"\\", "->", "==", "~=", "::", "..", "\n", "\n    ", "\t", "\r\n", "\x00", "\x01", "é",
+         "“",
          "→", "\u2028", "9" * 20, "1e999", "0.5", "-1", "L", "H", "N", "F", "L9H9", "L*", "L0:6", "L[l]", "each ", "@last ",
-         "@each ", "{v}", '" a"', "''", '"\\u12', " from ", " by ", " with ", " -> ", " except ", "min=", "hookspec 9\n", "   ",
+         "@each ", "{v}", '" a"', "''", '"\\u12', " from ", " by ", " with ", " -> ", " except ", "min=", "hookspec 9\n",
+         "   ",
          "run on main:\n"]
 
 

@@ -198,6 +198,8 @@ LINES = [
     ("attribute L*H* with grad", "1:9", "needs a metric", "metric logit_diff"),
     ('metric logit(" a")\nattribute L*H* to accuracy', "19:8", "no metric", "logit"),
     ('metric logit(" a")\nattribute L*H* with patch', "21:5", "another prompt", "from clean"),
+    ("attribute L*H* to logit_diff", "1:9", "needs an answer", 'answer " Mary"'),
+    ("attribute L*H* to kl", "19:2", "one run", "kl(baseline)"),
     ("score L*H* with inducton", "17:8", "score", "induction"),
     ("score L5.mlp with induction", "10:3", "no heads", "L*H*"),
     ("lens L5.z", "9:1", "cannot read", "resid_post"),
@@ -239,10 +241,14 @@ def test_line_is_explained(line, where, message, hint):
     assert hint in first.hint and first.hint
 
 
-BAD_LINES = ["run b:", "run on:", "run", "let x", "prompt", "show top ten", "zero L5.resid[", "zero L5.resid[]", "mark", "zero L5H",
-             "sae enc at L5.resid", "expect a.b", "metric", "metric (", "answer vs \" b\"", "zero except L5H1", "zero L*H* except",
-             "patch L5.resid from", "seed", "zero @last", "zero ->", "save L5.resid as", "zero ∞", "zero $x", "\\", "zero L5.resid @",
-             "zero L5.resid @{", "zero L5.resid @\"", "generate 5 5", "show grid {", "zero each", "noise", "cut", "a", "=", ":", "@", "-"]
+BAD_LINES = ["run b:", "run on:", "run", "let x", "prompt", "show top ten", "zero L5.resid[", "zero L5.resid[]", "mark",
+             "zero L5H",
+             "sae enc at L5.resid", "expect a.b", "metric", "metric (", "answer vs \" b\"", "zero except L5H1",
+             "zero L*H* except",
+             "patch L5.resid from", "seed", "zero @last", "zero ->", "save L5.resid as", "zero ∞", "zero $x", "\\",
+             "zero L5.resid @",
+             "zero L5.resid @{", "zero L5.resid @\"", "generate 5 5", "show grid {", "zero each", "noise", "cut", "a", "=",
+             ":", "@", "-"]
 
 
 @pytest.mark.parametrize("line", BAD_LINES)
@@ -253,22 +259,32 @@ def test_every_problem_has_a_place_a_sentence_and_a_remedy(line):
 
 
 @pytest.mark.parametrize("line", [
-    'zero L-1.resid', "zero L5H-1", "zero L::2H*", "zero L-3:.mlp", "zero embed, logits @last", "zero L5.attn", "zero L5N[1,3:9]",
+    'zero L-1.resid', "zero L5H-1", "zero L::2H*", "zero L-3:.mlp", "zero embed, logits @last", "zero L5.attn",
+    "zero L5N[1,3:9]",
     "save main.L5.resid", "save L5.rot_q, L5.ln1_scale, L5.mlp_pre_linear", "cut L5 -> @last", "cut L5.pattern @0 -> @last",
-    "show attention L5 L6", "show diff hooked", "show diff baseline", "zero L5H1 -> L9H9.q", "steer L5.resid by baseline.L5.resid",
+    "show attention L5 L6", "show diff hooked", "show diff baseline", "zero L5H1 -> L9H9.q",
+    "steer L5.resid by baseline.L5.resid",
     "patch L5.resid from baseline", 'patch L5.resid from "cache.safetensors"', "patch L5.resid from {cache}",
     "noise L5.resid by 3 * sigma", "noise L5.resid", "set L5.resid to each {values}", "steer L5.resid by L3.resid @last",
-    "generate 20 temperature=0 top_p=1 samples=2 stop=[\"a\", \"b\"]", "generate 20 temperature={t}", "zero L5.resid steps=0:3",
+    "generate 20 temperature=0 top_p=1 samples=2 stop=[\"a\", \"b\"]", "generate 20 temperature={t}",
+    "zero L5.resid steps=0:3",
     "zero L5.resid steps=[0, 2]", "zero L5.resid steps=new", "zero L5.resid steps={lambda n: n > 2}", "clamp L5.resid max=3",
     "clamp L5.resid min={low} max=1", "ablate L5H1", "ablate L5H1 with mean", "ablate L5H1 over main", "freeze L*.pattern",
-    "freeze L*.pattern to main", "lens @each", "lens embed, L5.resid top=3", "score L5H1 with {f}", "metric loss", "metric kl(main)",
-    'metric a = prob(" b")\nmetric c = a * 2', "metric loss\nexpect main.loss < baseline.loss + 1", 'metric logit(" a")\nmetric logit(" b")',
-    "zero L0H0\nmetric loss\nexpect hooked.loss > baseline.loss", "sweep c in [0, 1]\nscale L0H0 by c", "sweep p in [0, 1]\nzero L0H0 @p",
+    "freeze L*.pattern to main", "lens @each", "lens embed, L5.resid top=3", "score L5H1 with {f}", "metric loss",
+    "metric kl(main)",
+    'metric a = prob(" b")\nmetric c = a * 2', "metric loss\nexpect main.loss < baseline.loss + 1",
+    'metric logit(" a")\nmetric logit(" b")',
+    "zero L0H0\nmetric loss\nexpect hooked.loss > baseline.loss", "sweep c in [0, 1]\nscale L0H0 by c",
+    "sweep p in [0, 1]\nzero L0H0 @p",
     "sweep w in 1:3\nsteer L0.resid by 1 window=w",
-    "mark a = \"a\"\nmark b = a.next\nzero L0H0 @b", "let a = {x}\nlet b = 2 * a\nsteer L0.resid by b", "group g = L1H1\ngroup h = g, L2H2\nzero h",
+    'prompt b = "b"\nmark s = 1 in main\nmark s = 2 in b\nrun on b: zero L0H0 @s',
+    "mark a = \"a\"\nmark b = a.next\nzero L0H0 @b", "let a = {x}\nlet b = 2 * a\nsteer L0.resid by b",
+    "group g = L1H1\ngroup h = g, L2H2\nzero h",
     "group g = L5\ncut g @0 -> @last", "sae enc = {e} at L5.resid\nzero enc.F3\nsave enc.F* as f\nshow features enc.F3",
-    "answer first(\" New York\") vs {wrong}\nmetric logit_diff", "answer {a}\nmetric prob", "metric {f}\nattribute L*H* with grad",
-    "prompt main2 = \"b\"\nrun hooked on main2: zero L0H0", "run on main:\n    zero L0H0\nshow top 3", "model \"gpt2\" dtype=bfloat16",
+    "answer first(\" New York\") vs {wrong}\nmetric logit_diff", "answer {a}\nmetric prob",
+    "metric {f}\nattribute L*H* with grad",
+    "prompt main2 = \"b\"\nrun hooked on main2: zero L0H0", "run on main:\n    zero L0H0\nshow top 3",
+    "model \"gpt2\" dtype=bfloat16",
     "seed 7", "save L0.resid as x\nrun r on main:\n    save L0.resid as x",
 ])
 def test_line_is_allowed(line):
@@ -294,7 +310,8 @@ def test_names_of_an_unreadable_line_are_not_held_unknown():
     assert said('let v = mean(pos.L6.resid @@last)\nprompt "x"\nsteer L6.resid by v') == ["1:28 a place has one position"]
 
 
-@pytest.mark.parametrize(("broken", "after"), [("prompt The cat", "zero L9H9"), ('answer " a', "metric prob"), ("promt \"x\"", "zero L9H9"),
+@pytest.mark.parametrize(("broken", "after"), [("prompt The cat", "zero L9H9"), ('answer " a', "metric prob"),
+                                               ("promt \"x\"", "zero L9H9"),
                                                ("metric loss loss", "expect main.loss < 3\nprompt \"x\"")])
 def test_what_an_unreadable_line_may_have_said_is_not_missed(broken, after):
     prompt = "" if broken.startswith("prom") or "prompt" in after else 'prompt "x"\n'
@@ -308,14 +325,16 @@ def test_an_open_bracket_ends_where_the_next_line_starts():
 
 
 def test_an_open_brace_does_not_swallow_the_rest():
-    assert said('prompt "x"\nsteer L6.resid by {v\nshow gird') == ["2:19 this brace has no closing brace", '3:6 there is no view "gird"']
+    assert said('prompt "x"\nsteer L6.resid by {v\nshow gird') == ["2:19 this brace has no closing brace",
+                                                                   '3:6 there is no view "gird"']
 
 
 @pytest.mark.parametrize(("text", "expected"), [
     ('prompt "x"\nrun a on main:\n    zero L1H1\n  lens\n        lens', ["4:1 the indent of this line matches no line above",
                                                                     "5:1 this line is indented deeper than the one above"]),
     ('    prompt "x"\n    zero L0H0\n    show top', ["2:1 this line is indented, and no block is open"]),
-    ('prompt "x"\nrun a on main:\n  run b on main:\n    lens\n  lens', ["3:3 a run cannot stand inside another: blocks do not nest"]),
+    ('prompt "x"\nrun a on main:\n  run b on main:\n    lens\n  lens',
+     ["3:3 a run cannot stand inside another: blocks do not nest"]),
     ('prompt "x"\nrun a on main:\n  prompt "b"', ["3:3 a prompt line stands outside of runs"]),
     ('prompt "x"\nrun a on main:\nzero L0H0', ["2:15 a run has at least one line"]),
 ], ids=["a crooked block", "all indented", "nested runs", "a declaration in a run", "an empty run"])
@@ -355,7 +374,8 @@ def test_a_newer_version_is_said_before_anything_else():
     assert "upgrade" in found[0].hint
 
 
-@pytest.mark.parametrize(("text", "kind"), [("zeroo L5", "name"), ("zero", "syntax"), ("generate 0", "value"), ("zero L5.qq", "name"),
+@pytest.mark.parametrize(("text", "kind"), [("zeroo L5", "name"), ("zero", "syntax"), ("generate 0", "value"), ("zero L5.qq",
+                                                                                                                "name"),
                                             ("zero L5.resid; lens", "syntax")])
 def test_kind_of_problem(text, kind):
     assert problems(f'prompt "a"\n{text}')[0].kind == kind
@@ -383,13 +403,19 @@ def test_what_only_a_built_spec_can_say_is_refused(statement):
     assert len(check(ast.Spec((ast.Prompt(None, ast.Str("a")), statement)))) == 1
 
 
+# what a verb's example needs around it: lines above, and lines below
+PROMPTS = 'prompt clean = "a"\n'
+AROUND = {
+    "hookspec": ("", ""), "prompt": ("", ""), "run": ('prompt corrupt = "a"\n', "\n    lens"),
+    "metric": (f'{PROMPTS}answer " a" vs " b"\n', ""), "attribute": (f'{PROMPTS}answer " a" vs " b"\nmetric logit_diff\n',
+                                                                     ""),
+    "expect": (f'{PROMPTS}answer " a" vs " b"\nmetric logit_diff\nzero L0H0\n', ""),
+    "noise": (f"{PROMPTS}mark subject = 1\n", ""), "cut": (f"{PROMPTS}mark subject = 1\n", ""),
+    "let": ('prompt pos = "a"\n', ""), "ablate": ('prompt abc = "a"\n', ""),
+}
+
+
 @pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
 def test_the_example_of_every_verb_is_allowed(verb):
-    first = "" if verb.name == "hookspec" else 'prompt clean = "a"\nanswer " a" vs " b"\nmark subject = 1\n' if verb.name not in (
-        "prompt", "answer", "mark", "metric", "run") else 'mark subject = 1\n' if verb.name == "prompt" else 'prompt corrupt = "a"\n'
-    if verb.name == "metric":
-        first += 'answer " a" vs " b"\n'
-    if verb.name in ("expect", "attribute"):
-        first += "metric logit_diff\nzero L0H0\n" if verb.name == "expect" else "metric logit_diff\n"
-    example = verb.example.replace("over abc", "over clean").replace("pos.L6", "clean.L6") + ("\n    lens" if verb.name == "run" else "")
-    assert parse(first + example).body
+    above, below = AROUND.get(verb.name, (PROMPTS, ""))
+    assert parse(above + verb.example + below).body

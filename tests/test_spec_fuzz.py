@@ -11,9 +11,12 @@ from hooklab.spec.verbs import FUNCTIONS, METRICS, VERBS, VIEWS
 VALID, INVALID = cells("valid.txt"), cells("invalid.txt")
 FINE = ("accepted", "refused")
 quick = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-WORDS = [*VERBS, *VIEWS, *METRICS, *FUNCTIONS, *(option for verb in VERBS.values() for option in verb.option_names), "main", "x", "resid",
-         "qq", "L5", "L9H9", "L*", "H*", "N3", "F2", "q", "pattern", "from", "by", "to", "with", "over", "along", "on", "in", "at", "as", "vs",
-         "except", "each", "@", "@last", "@each", '"a"', "'b'", "{v}", "{", "}", "3", "0.5", "-1", "0:6", "=", "==", ":", ",", ".", "->", "\n"]
+WORDS = [*VERBS, *VIEWS, *METRICS, *FUNCTIONS, *(option for verb in VERBS.values() for option in verb.option_names), "main",
+         "x", "resid",
+         "qq", "L5", "L9H9", "L*", "H*", "N3", "F2", "q", "pattern", "from", "by", "to", "with", "over", "along", "on", "in",
+         "at", "as", "vs",
+         "except", "each", "@", "@last", "@each", '"a"', "'b'", "{v}", "{", "}", "3", "0.5", "-1", "0:6", "=", "==", ":",
+         ",", ".", "->", "\n"]
 
 
 @given(st.integers(0, 2**32))
@@ -26,7 +29,8 @@ def test_damaged_cells(seed):
         assert verdict(text) in FINE, text
 
 
-@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.sampled_from(["", 'prompt "a"\n', 'prompt "a"\nrun x on main:\n    ']),
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.sampled_from(["", 'prompt "a"\n',
+                                                                                   'prompt "a"\nrun x on main:\n    ']),
        st.sampled_from([" ", ""]))
 @settings(quick, max_examples=3000)
 def test_any_words(words, start, between):

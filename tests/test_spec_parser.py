@@ -86,7 +86,8 @@ def test_keywords_are_names_where_a_name_is_expected():
 
 
 @pytest.mark.parametrize("text", [
-    'prompt "x"\r\nzero L0H0\r\n', '\n\nprompt "x"\n\n\nzero L0H0', '# first\nprompt "x" # it\'s {\nzero L0H0 # "', "prompt 'x'\nzero L0H0",
+    'prompt "x"\r\nzero L0H0\r\n', '\n\nprompt "x"\n\n\nzero L0H0', '# first\nprompt "x" # it\'s {\nzero L0H0 # "',
+    "prompt 'x'\nzero L0H0",
     'prompt "x"\n   \nzero L0H0   ', 'prompt\t"x"\nzero \t L0H0',
 ], ids=["carriage returns", "blank lines", "comments", "single quotes", "trailing blanks", "tabs"])
 def test_layout_does_not_matter(text):
@@ -118,7 +119,8 @@ def test_spans_are_right_after_a_mistake_too():
     statements, problems = read('zeroo L0\n\nrun a on main:\n    zero L1H1 @last\nlens')
     assert [p.line for p in problems] == [1]
     run, lens = statements
-    assert (run.span.line, run.body[0].span.line, run.body[0].target.sites[0].at.span.column, lens.span.line) == (3, 4, 15, 5)
+    assert (run.span.line, run.body[0].span.line, run.body[0].target.sites[0].at.span.column, lens.span.line) == (3, 4, 15,
+                                                                                                                  5)
 
 
 @pytest.mark.parametrize("text", [text for _, text in VALID], ids=[name for name, _ in VALID])
@@ -142,13 +144,18 @@ def test_nothing_is_a_spec_without_statements():
 
 @pytest.mark.parametrize("line", [
     "steer L5.resid by " + "(" * 5000, "steer L5.resid by " + "-" * 5000 + "1", "steer L5.resid by " + "- " * 5000 + "1",
-    "steer L5.resid by " + "1+" * 5000 + "1", "steer L5.resid by " + "{" * 5000, "steer L5.resid by {" + "(" * 5000 + ")" * 5000 + "}",
-    "steer L5.resid by {" + "-" * 9000 + "1}", "steer L5.resid by {a" + ".a" * 9000 + "}", "steer L5.resid by " + "norm(" * 3000,
+    "steer L5.resid by " + "1+" * 5000 + "1", "steer L5.resid by " + "{" * 5000,
+    "steer L5.resid by {" + "(" * 5000 + ")" * 5000 + "}",
+    "steer L5.resid by {" + "-" * 9000 + "1}", "steer L5.resid by {a" + ".a" * 9000 + "}",
+    "steer L5.resid by " + "norm(" * 3000,
     "save L5.resid @" + "[" * 5000, "save L5.resid @" + "(" * 5000, "save L5.resid @last" + ".first" * 5000,
-    "save L5.resid @" + "[" * 200 + "0" + "]" * 200, "save L5" + ".q" * 5000, "answer " + '"\\' * 5000, "zero " + "x" * 100_000 + "!",
+    "save L5.resid @" + "[" * 200 + "0" + "]" * 200, "save L5" + ".q" * 5000, "answer " + '"\\' * 5000,
+    "zero " + "x" * 100_000 + "!",
     "generate " + "1" * 100_000, "zero L" + "1" * 50_000 + "." * 50_000, "{\n" * 100_000, "zero L1H1 " + "with " * 10_000,
-    "prompt {" + '"\\' * 9_000, "answer " + "[" * 5000 + "]" * 5000, "sweep c in " + "0:" * 5000, "zero L9H9" + " " * 100_000 + "!",
-    "\t" * 5000 + "zero L9H9", "zero L[" + "1," * 5000, "expect " + "a." * 20_000, "zero " + "blocks.1." * 5000, "@" * 50_000, "\\" * 50_000,
+    "prompt {" + '"\\' * 9_000, "answer " + "[" * 5000 + "]" * 5000, "sweep c in " + "0:" * 5000,
+    "zero L9H9" + " " * 100_000 + "!",
+    "\t" * 5000 + "zero L9H9", "zero L[" + "1," * 5000, "expect " + "a." * 20_000, "zero " + "blocks.1." * 5000,
+    "@" * 50_000, "\\" * 50_000,
 ], ids=lambda line: f"{line[:24]}… ({len(line)})")
 def test_deep_or_endless_text_is_an_error_with_words(line):
     with pytest.raises(SpecError) as error:
@@ -168,7 +175,8 @@ def test_ten_thousand_lines_are_read():
     assert len(parse('prompt "a"\n' + "zero L9H9\n" * 10_000).body) == 10_001
 
 
-@pytest.mark.parametrize(("text", "said"), [("#" * 2_000_001, "2000001 characters"), ("zero L1H1,\n" * 50_000, "450000 characters")],
+@pytest.mark.parametrize(("text", "said"), [("#" * 2_000_001, "2000001 characters"), ("zero L1H1,\n" * 50_000,
+                                                                                      "450000 characters")],
                          ids=["all in all", "apart from quoted text"])
 def test_a_text_that_is_too_long_is_refused(text, said):
     with pytest.raises(SpecError, match=said):

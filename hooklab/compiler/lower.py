@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-from ..errors import did_you_mean
+from ..errors import HooklabError, HooklabWarning, did_you_mean
 from ..spec import ast
 from ..spec.verbs import FUNCTIONS, METRICS
 from .context import BASELINE, Context, Stop
@@ -179,6 +180,7 @@ def _token(ctx: Context, item: Any, node: Any, *, first: bool) -> int:
         if not ids:
             raise ctx.fail("value", "this answer has no token", node)
         if len(ids) == 1 or first:
+            _warn_of_space(ctx, item, ids)
             return ids[0]
         pieces = " ".join(repr(ctx.world.piece(i)) for i in ids)
         spaced = " " + item.strip()
@@ -187,6 +189,19 @@ def _token(ctx: Context, item: Any, node: Any, *, first: bool) -> int:
                        f'write "{spaced}", with the space before it' if with_space
                        else f'an answer is one token; for the first of them write first("{item}")')
     raise Stop
+
+
+def _warn_of_space(ctx: Context, item: str, ids: list[int]) -> None:
+    """A word without the space before it is another token than the word inside a text."""
+    if not item[:1].isalpha():
+        return
+    try:
+        spaced = ctx.world.token_ids(" " + item)
+    except HooklabError:
+        return
+    if len(spaced) == 1 and spaced != ids[:1]:
+        warnings.warn(f'the answer "{item}" is the token that starts a text; inside a text the word is " {item}", with a '
+                      f'space before it.', HooklabWarning, stacklevel=2)
 
 
 # Claims ------------------------------------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ class View:
     options: tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A compiled spec.
 
@@ -398,6 +398,8 @@ class Plan:
         from .describe import describe
 
         return describe(self)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -15,7 +15,7 @@ from .statements import options
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
-def reading(ctx: Context, run: RunPlan, statement: Any, number: int) -> Reading:
+def reading(ctx: Context, run: RunPlan, statement: Any) -> Reading:
     """What an analysing line asks for."""
     makers = {"attribute": _attribute, "score": _score, "lens": _lens}
     return makers[statement.verb](ctx, run, statement)

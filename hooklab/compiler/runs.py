@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -66,12 +66,14 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
     edits = [s for s in body if s.verb in EDITS]
     untouched = name == on
     axes, cells = _cells(ctx, name, base, edits, body, bool(writing))
+    if ctx.problems:  # what else is wrong in this run is worth knowing too
+        axes, cells = base.axes, base.cells
     run = RunPlan(name, base.prompt, axes, cells, max([base.samples, *(_samples(ctx, s) for s in edits)]),
                   captures=base.captures if untouched else frozenset())
     ctx.runs[name] = run
     needs = note_needs(ctx, name, (edit for cell in cells for edit in cell.edits))
-    keeps = tuple(_keep(ctx, run, s, bool(writing)) for s in body if isinstance(s, ast.Save))
-    readings = tuple(reading(ctx, run, s, i) for i, s in enumerate(s for s in body if s.verb in READS))
+    keeps = _each(ctx, lambda s: _keep(ctx, run, s, bool(writing)), [s for s in body if isinstance(s, ast.Save)])
+    readings = _each(ctx, lambda s: reading(ctx, run, s), [s for s in body if s.verb in READS])
     needs |= {str(r.option("source")) for r in readings if r.option("source")}
     captured = {Spot(spot.site, spot.layer) for keep in keeps for spot in keep.spots}
     ctx.runs[name] = replace(ctx.runs[name], needs=frozenset(needs - {name}), keeps=keeps, readings=readings,
@@ -79,6 +81,15 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
                              writing=_writing(ctx, writing[-1], base.prompt) if writing else None)
     for r in readings:
         _note_reading(ctx, r)
+
+
+def _each(ctx: Context, make: Callable[[Any], Any], statements: list[Any]) -> tuple[Any, ...]:
+    """What every statement makes; one that is wrong is left out, its problem noted."""
+    made = []
+    for statement in statements:
+        with ctx.going_on():
+            made.append(make(statement))
+    return tuple(made)
 
 
 def _samples(ctx: Context, statement: Any) -> int:
@@ -126,7 +137,10 @@ def _cells(ctx: Context, name: str, base: RunPlan, edits: list[Any], body: list[
             parts = cached.get(index)
             if parts is None:
                 drawn = dict(ctx.drawn)
-                parts = cached[index] = [_statement(ctx, name, Where(ctx, base.prompt, env, writing), s) for s in edits]
+                at = Where(ctx, base.prompt, env, writing)
+                parts = cached[index] = list(_each(ctx, lambda s, at=at: _statement(ctx, name, at, s), edits))  # type: ignore[misc]
+                if len(parts) < len(edits):
+                    return (), ()
                 if len(cached) < len(list(_product([values for _, values in ranges]))):
                     ctx.drawn = drawn  # a line draws the same numbers at every value of a sweep variable
             axes = tuple(axis for part in parts for axis in part.axes)

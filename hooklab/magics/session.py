@@ -134,7 +134,7 @@ def evaluate(spec: Spec, namespace: dict[str, Any]) -> dict[str, Any]:
         SpecError: some of it failed; each failure stands under its braces.
 
     >>> from hooklab.spec.parser import parse
-    >>> evaluate(parse("steer L1.resid by {2 * k}"), {"k": 3})
+    >>> evaluate(parse('prompt "a"\\nsteer L1.resid by {2 * k}'), {"k": 3})
     {'2 * k': 6}
     """
     values, problems, first = {}, [], None

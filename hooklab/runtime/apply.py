@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import edits
-from ..compiler.plan import Edit, Given, FromFile, Same, Spot, Spread
+from ..compiler.plan import Edit, FromFile, Given, Same, Spot, Spread
 from ..sites import SITES
 from .evaluate import Table, Valued, columns, evaluate, part, real
-from .store import Block, Store, trouble
+from .store import Block, Store, standing_at, trouble
 
 
 class Task:
@@ -31,13 +31,14 @@ class Task:
         """Change `value` in place. `offset`: columns of the prompt that came before the first column of a later step."""
         if not self.edit.reach.holds(step):
             return
-        try:
-            if self.edit.verb == "cut":
-                self._cut(value, step, offset)
-            else:
-                self._change(value, step)
-        except edits.WriteError as error:
-            raise trouble(str(error), self.edit.span, text=self.store.plan.text) from None
+        with standing_at(self.edit.span, self.store.plan.text):
+            try:
+                if self.edit.verb == "cut":
+                    self._cut(value, step, offset)
+                else:
+                    self._change(value, step)
+            except edits.WriteError as error:
+                raise trouble(str(error)) from None
 
     # Rows and columns
 

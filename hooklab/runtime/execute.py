@@ -13,7 +13,7 @@ from ..spec.parser import parse
 from .gather import Gathered, gather
 from .passes import blocks_of, forward, rows_that_fit
 from .readings import read
-from .store import Block, Store
+from .store import Block, Store, standing_at
 from .world import ModelWorld
 from .write import write
 
@@ -82,7 +82,8 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
             for number in range(len(run.cells)):
                 block = Block(run, number, 0, int(plan.prompts[run.prompt].size))
                 for reading in run.readings:
-                    gathered.reading(block, reading, read(model, store, block, reading))
+                    with standing_at(reading.span, plan.text):
+                        gathered.reading(block, reading, read(model, store, block, reading))
             if run.writing is not None:
                 gathered.written(run, write(model, store, run))
         if progress is not None:

@@ -138,7 +138,7 @@ def gather(model: Model, gathered: Gathered) -> Run:
     """Everything as a `Run`; claims are checked last.
 
     Raises:
-        SpecError: a claim does not hold.
+        SpecError: a claim does not hold; the error has the results as `run`.
     """
     plan = gathered.plan
     metrics: dict[str, dict[str, float]] = {}
@@ -166,12 +166,17 @@ def gather(model: Model, gathered: Gathered) -> Run:
         scores[f"{name}.top"] = Scores(values, ("batch", "rank"), unit="probability", name="top", spec=plan.text,
                                        labels=pieces)
     data, axes = _data(gathered)
+    claims, wrong = _claims(plan, figures)
     visible = [run for run in plan.runs if not run.hidden]
     run = Run(plan.text, data, axes, metrics, examples, scores,
                {run.name: gathered.step_tokens.get(run.name) or plan.prompts[run.prompt].tokens for run in visible},
                gathered.texts, tuple(ViewRequest(v.view, v.count, v.sites, dict(v.options)) for v in plan.views),
-               _claims(plan, figures), provenance(model, plan), dict(plan.values))
+               claims, provenance(model, plan), dict(plan.values))
     object.__setattr__(run, "_model", weakref.ref(model))  # for `replay`; a run does not keep its model alive
+    if wrong:
+        error = SpecError(wrong, plan.text)
+        error.run = run  # type: ignore[attr-defined]
+        raise error
     return run
 
 
@@ -211,12 +216,8 @@ def _readings(gathered: Gathered) -> dict[str, Scores]:
     return scores
 
 
-def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[Expectation, ...]:
-    """Every claim with both its numbers.
-
-    Raises:
-        SpecError: for those that do not hold.
-    """
+def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[tuple[Expectation, ...], list[Problem]]:
+    """Every claim with both its numbers, and the problems of those that do not hold."""
     made, wrong = [], []
     for claim in plan.claims:
         left, right = (np.asarray(claimed(side, figures)) for side in (claim.left, claim.right))
@@ -230,7 +231,5 @@ def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[Exp
         made.append(Expectation(claim.text, float(left), float(right), holds))
         if not holds:
             wrong.append(Problem("expect", f"does not hold: {float(left):.6g} {claim.op} {float(right):.6g}", *where))
-    if wrong:
-        raise SpecError(wrong, plan.text)
-    return tuple(made)
+    return tuple(made), wrong
 

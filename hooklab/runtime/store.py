@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +66,19 @@ class Store:
         """Forget the activations of runs that nobody asks any more."""
         for key in [key for key in self.acts if key[0] in names]:
             del self.acts[key]
+
+
+@contextmanager
+def standing_at(span: Any, text: str) -> Iterator[None]:
+    """Problems that come without a place get the place of the line that was at work."""
+    try:
+        yield
+    except SpecError as error:
+        if span is None or any(problem.line for problem in error.problems):
+            raise
+        width = span.end_column - span.column if span.end_line == span.line else 1
+        raise SpecError([replace(p, line=span.line, column=span.column, width=max(1, width)) for p in error.problems],
+                        text) from error.__cause__
 
 
 def trouble(message: str, span: Any = None, hint: str = "", text: str = "", kind: str = "run") -> SpecError:

@@ -13,6 +13,7 @@ from . import ast, places, statements
 from .ast import VERSION, Spec
 from .checker import MOST, Checker, Doubt, Enough
 from .names import EDITS, READS, collect
+from .options import options
 from .verbs import VERBS
 
 ONCE = (ast.ModelName, ast.Seed, ast.Answer)
@@ -118,7 +119,7 @@ def _one(c: Checker, statement: Any) -> None:
     if own is not None:
         own(c, statement)
     if getattr(statement, "opts", ()):
-        statements.options(c, statement)
+        options(c, statement)
 
 
 __all__ = ["MOST", "Doubt", "check", "problems_of"]

@@ -89,6 +89,8 @@ def _declared(statement: ast.Statement) -> Iterator[tuple[str, str]]:
     """The names that a statement declares, each with its table."""
     _, table = KINDS.get(type(statement), ("", ""))
     name = MAIN if isinstance(statement, ast.Prompt) and statement.name is None else getattr(statement, "name", None)
+    if isinstance(statement, ast.Mark) and statement.prompt is not None:
+        table = f"positions in {statement.prompt}"  # one name may mark other positions in each prompt
     if table and name is not None:
         yield table, name
         if isinstance(statement, ast.Sweep):

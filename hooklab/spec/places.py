@@ -274,7 +274,8 @@ def selector(c: Checker, pos: s.Selector, node: Any) -> None:
             continue
         if name in names.marks:
             if isinstance(c.statement, ast.Mark) and names.marks[name] >= c.index:
-                c.say("name", f'the mark "{name}" is not yet defined here', "a mark is made of marks above it", node, name)
+                c.say("name", f'the mark "{name}" is not yet defined here', "a mark is made of marks above it", node, name,
+                      "=")
             continue
         known = [*names.marks, *s.RESERVED]
         what = names.what(name)

@@ -7,8 +7,21 @@ from typing import Any
 
 from . import ast, places
 from .checker import Checker, listed
-from .options import number_of, options
-from .values import AMOUNT, CLAIM, GENERATOR_OPTIONS, LET, METRIC, SOURCE, count, only_numbers, runs_of, value
+from .options import number_of
+from .values import (
+    AMOUNT,
+    ASK_ANSWER,
+    CLAIM,
+    GENERATOR_OPTIONS,
+    LET,
+    METRIC,
+    SOURCE,
+    ask_answer,
+    count,
+    only_numbers,
+    runs_of,
+    value,
+)
 from .verbs import ABLATIONS, ATTRIBUTIONS, GENERATORS, METRICS, SCORES, VERBS, VIEWS
 
 # Declarations ------------------------------------------------------------------------------------------------------
@@ -140,6 +153,11 @@ def _expect(c: Checker, s: ast.Expect) -> None:
     value(c, s.right, CLAIM)
 
 
+def _header(c: Checker, s: ast.Header) -> None:
+    if s.version < 1:
+        c.say("value", f"there is no version {s.version} of the hook language", f"write hookspec {ast.VERSION}", s)
+
+
 # Edits -------------------------------------------------------------------------------------------------------------
 
 
@@ -195,9 +213,8 @@ def _attribute(c: Checker, s: ast.Attribute) -> None:
     if s.method is not None and s.method not in ATTRIBUTIONS:
         c.say("name", f'no way to attribute is called "{s.method}"', c.meant(s.method, ATTRIBUTIONS, "there are "
               f"{listed(ATTRIBUTIONS)}"), s, s.method, r"\bwith\b")
-    if s.metric is not None and s.metric not in c.names.metrics and s.metric not in METRICS:
-        c.say("name", f'there is no metric "{s.metric}"', c.meant(s.metric, [*c.names.metrics, *METRICS]), s, s.metric,
-              r"\bto\b")
+    if s.metric is not None and s.metric not in c.names.metrics:
+        _metric_by_name(c, s, s.metric)
     if s.source is not None:
         c.source(s.source, s, after=r"\bfrom\b")
     if s.method == "patch" and s.source is None:
@@ -205,6 +222,16 @@ def _attribute(c: Checker, s: ast.Attribute) -> None:
     if s.metric is None and not c.names.metrics and c.names.answer is None and not (
             c.doubt.about("metric") or c.doubt.about("answer")):
         c.say("value", "attribute needs a metric, and there is none", "add a line: metric logit_diff", s)
+
+
+def _metric_by_name(c: Checker, s: ast.Attribute, metric: str) -> None:
+    """A metric that is named and has no line of its own."""
+    if metric not in METRICS:
+        c.say("name", f'there is no metric "{metric}"', c.meant(metric, [*c.names.metrics, *METRICS]), s, metric, r"\bto\b")
+    elif metric in ASK_ANSWER:
+        ask_answer(c, metric, s)
+    elif metric == "kl":
+        c.say("value", "kl compares with one run", "add a line: metric kl(baseline)", s, metric, r"\bto\b")
 
 
 def _score(c: Checker, s: ast.Score) -> None:
@@ -234,10 +261,9 @@ def _show(c: Checker, s: ast.Show) -> None:
 
 
 CHECKS: dict[type, Callable[[Checker, Any], None]] = {
-    ast.Prompt: _prompt, ast.Answer: _answer, ast.Mark: _mark, ast.Sae: _sae, ast.Let: _let, ast.Group: _group,
-    ast.Sweep: _sweep, ast.Metric: _metric, ast.Expect: _expect, ast.Ablate: _ablate, ast.Patch: _patch, ast.Freeze: _freeze,
+    ast.Header: _header, ast.Prompt: _prompt, ast.Answer: _answer, ast.Mark: _mark, ast.Sae: _sae, ast.Let: _let,
+    ast.Group: _group, ast.Sweep: _sweep, ast.Metric: _metric, ast.Expect: _expect, ast.Ablate: _ablate,
+    ast.Patch: _patch, ast.Freeze: _freeze,
     ast.Steer: _amount, ast.Scale: _amount, ast.Set: _amount, ast.Noise: _amount, ast.ProjectOut: _project_out,
     ast.Clamp: _clamp, ast.Cut: _cut, ast.Attribute: _attribute, ast.Score: _score, ast.Lens: _lens, ast.Generate: _generate,
     ast.Show: _show}
-
-__all__ = ["CHECKS", "options"]

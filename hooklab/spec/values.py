@@ -205,7 +205,7 @@ def _metric_call(c: Checker, node: ast.Call) -> None:
         elif not isinstance(arg, ast.Str | ast.Py | ast.Num | ast.Name | ast.Call):
             c.say("value", "this is no answer", f"write {METRIC_EXAMPLES[node.name]}", arg)
     if not node.args and node.name in ASK_ANSWER:
-        _ask_answer(c, node)
+        ask_answer(c, node.name, node)
 
 
 def _kl(c: Checker, node: ast.Call) -> None:
@@ -215,15 +215,16 @@ def _kl(c: Checker, node: ast.Call) -> None:
         c.say("value", "kl compares with one run", "write kl(baseline)", node.args[0])
 
 
-def _ask_answer(c: Checker, node: ast.Call) -> None:
+def ask_answer(c: Checker, metric: str, node: ast.Node) -> None:
+    """Say that a metric has no answer to look for, if so."""
     if c.doubt.about("answer"):
         return
     answer = c.names.answer
     if answer is None:
-        line = 'answer " Mary" vs " John"' if node.name == "logit_diff" else 'answer " Paris"'
-        c.say("value", f"{node.name} needs an answer, and there is none", f"add a line: {line}; or write "
-              f"{METRIC_EXAMPLES[node.name]}", node)
-    elif node.name == "logit_diff" and answer.against is None:
+        line = 'answer " Mary" vs " John"' if metric == "logit_diff" else 'answer " Paris"'
+        c.say("value", f"{metric} needs an answer, and there is none",
+              f"add a line: {line}; or write {METRIC_EXAMPLES[metric]}", node)
+    elif metric == "logit_diff" and answer.against is None:
         c.say("value", "logit_diff needs a wrong answer too", 'write answer " Mary" vs " John"', node)
 
 
