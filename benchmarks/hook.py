@@ -113,7 +113,8 @@ def language(repeats: int) -> dict[str, float]:
                     "json": lambda: hl.Spec.from_json(spec.to_json())}, repeats)
 
 
-def rows(small: dict[str, float], tiny: dict[str, float], text: dict[str, float]) -> list[tuple[str, float, str, bool | None]]:
+def rows(small: dict[str, float], tiny: dict[str, float],
+         text: dict[str, float]) -> list[tuple[str, float, str, bool | None]]:
     """(what, measured in ms, target, met) for every figure."""
     found: list[tuple[str, float, str, bool | None]] = [
         ("ten-line cell: parse and check", text["parse"], "≤ 5", text["parse"] <= 5),

@@ -57,12 +57,14 @@ class Attached:
     def encode(self, x: Tensor) -> Tensor:
         """Features [… feature] of activations [… d_model]."""
         with torch.no_grad():
-            return self.inner.encode(x)  # type: ignore[no-any-return]
+            encoded: Tensor = self.inner.encode(x)
+            return encoded
 
     def decode(self, features: Tensor) -> Tensor:
         """Activations [… d_model] that features stand for."""
         with torch.no_grad():
-            return self.inner.decode(features)  # type: ignore[no-any-return]
+            decoded: Tensor = self.inner.decode(features)
+            return decoded
 
 
 def attach(source: Any) -> Dictionary | Attached:

@@ -117,7 +117,8 @@ def test_steering_with_a_vector_changes_what_is_written(lab):
         return lab.capture(text, "L4.resid_post", at="last")["L4.resid_post"][0]
 
     vec = last("The Red Square is in the city of") - last(PARIS)
-    run = lab.run(f'prompt "{PARIS}"\nsweep c in [0, 1]\nsteer L4.resid @last by c * {{vec}}\ngenerate 3 temperature=0', vec=vec)
+    text = f'prompt "{PARIS}"\nsweep c in [0, 1]\nsteer L4.resid @last by c * {{vec}}\ngenerate 3 temperature=0'
+    run = lab.run(text, vec=vec)
     plain, steered = (text.new for text in run.texts["hooked"])
     assert plain.startswith(" Paris") and steered.startswith(" Moscow")
 

@@ -39,21 +39,44 @@ EXPERIMENTS = {
     "path patching": "run on corrupt:\n    patch each L0H* -> L1.q from clean",
     "a patch from another place": "run on corrupt:\n    patch L1.resid_pre @last from clean.L0.resid @first",
     "frozen outputs": "run on corrupt:\n    freeze L*.z to clean\n    zero L0.mlp",
-    "ablation by zero, mean and example": "prompt many = [\"w1 w2 w3 w4 w5\", \"w6 w7 w8 w9 w1\", \"w4 w4 w2 w2 w3\"]\n"
-    "run a on clean:\n    ablate each L*H* with mean over many\nrun b on clean:\n    ablate L1H[0,2] with zero\n"
-    "run c on clean:\n    ablate L*.mlp with resample over many\nrun d on clean:\n    ablate L0.attn with mean over many per=all",
-    "steering by a sweep": "sweep c in [-1, 0, 2]\nrun on clean:\n    steer L0.resid by c * {vec}\n    scale L1H2 by 3",
-    "a value computed from a run": "let gap = mean(clean.L1.resid) - mean(corrupt.L1.resid)\n"
-    "run on corrupt:\n    steer L1.resid @each[first, last] by gap / norm(gap)",
-    "setting, clamping, projecting": "run on clean:\n    set L1N[3,5] @last to 3.5\n    clamp L0N* min=-0.1 max=0.2\n"
-    "    project_out L*.resid along {vec}\n    set L1.resid[0,1] to 0",
+    "ablation by zero, mean and example": """prompt many = ["w1 w2 w3 w4 w5", "w6 w7 w8 w9 w1", "w4 w4 w2 w2 w3"]
+run a on clean:
+    ablate each L*H* with mean over many
+run b on clean:
+    ablate L1H[0,2] with zero
+run c on clean:
+    ablate L*.mlp with resample over many
+run d on clean:
+    ablate L0.attn with mean over many per=all""",
+    "steering by a sweep": """sweep c in [-1, 0, 2]
+run on clean:
+    steer L0.resid by c * {vec}
+    scale L1H2 by 3""",
+    "a value computed from a run": """let gap = mean(clean.L1.resid) - mean(corrupt.L1.resid)
+run on corrupt:
+    steer L1.resid @each[first, last] by gap / norm(gap)""",
+    "setting, clamping, projecting": """run on clean:
+    set L1N[3,5] @last to 3.5
+    clamp L0N* min=-0.1 max=0.2
+    project_out L*.resid along {vec}
+    set L1.resid[0,1] to 0""",
     "noise with samples": "run on clean:\n    noise embed @2 by 3 * sigma samples=4 seed=3",
-    "runs on top of runs": "run broken on clean:\n    noise embed @2 by sigma\nrun on broken:\n    patch each L*.resid @2 from clean",
-    "divisors of norms": "run on clean:\n    scale L1.ln1_scale by 2\n    save L1.ln1_scale\n    save ln_final_scale",
+    "runs on top of runs": """run broken on clean:
+    noise embed @2 by sigma
+run on broken:
+    patch each L*.resid @2 from clean""",
+    "divisors of norms": """run on clean:
+    scale L1.ln1_scale by 2
+    save L1.ln1_scale
+    save ln_final_scale""",
     "logits": "run on clean:\n    steer logits by 1.5\n    save logits @last",
     "a lens": "run on corrupt:\n    zero L0.mlp\n    lens L*.resid @each top=2",
-    "saved activations": "run on clean:\n    zero L0.attn\n    save L*.resid_pre as stream\n    save L0.q\n    save L1H2.z @last as one\n"
-    "    save L1N[1,4] as two",
+    "saved activations": """run on clean:
+    zero L0.attn
+    save L*.resid_pre as stream
+    save L0.q
+    save L1H2.z @last as one
+    save L1N[1,4] as two""",
 }
 
 
@@ -99,7 +122,8 @@ def test_every_site_is_changed_and_kept_as_locally(family):
     lines = ["prompt {ids}"]
     for site in sites:
         place = site if site in hl.SITES and hl.SITES[site].scope == "model" else f"L1.{site}"
-        lines += [f"run r_{site} on main:", f"    scale {place} @last by 0.5", f"    save {place}", "    save L1.resid_post as end"]
+        lines += [f"run r_{site} on main:", f"    scale {place} @last by 0.5", f"    save {place}",
+                  "    save L1.resid_post as end"]
     text = "\n".join(lines)
     here = model.run(text, ids=[[5, 9, 3, 7, 20]])
     there = model.run(text, ids=[[5, 9, 3, 7, 20]], remote="local")
@@ -142,6 +166,23 @@ def test_chunks_of_few_rows_give_the_same_grid(models):
     model = models["llama"]
     plan = model.plan(PAIR + EXPERIMENTS["a grid of patches"])
     equal(remote.execute_remote(model, plan, "local", rows=3), model.run(plan))
+
+
+def test_a_picture_goes_along():
+    from tiny_models import chameleon_processor, image
+
+    processor = chameleon_processor()
+    model = hl.load(build("chameleon"), tokenizer=processor.tokenizer, processor=processor)
+    text = 'prompt "<image> this is a" image={picture}\nrun on main:\n    zero L0.mlp @image\n    save L1.resid_post as end'
+    equal(model.run(text, picture=image(), remote="local"), model.run(text, picture=image()))
+
+
+def test_a_run_within_a_trace_or_without_weights_is_refused(models):
+    with pytest.raises(ModelError, match="meta"):
+        Model(build("gpt2").to("meta"), tokenizer()).run(PAIR, remote="local")
+    with pytest.raises(TraceError, match="already running"), models["gpt2"].trace("w1 w2"):
+        models["gpt2"].layers[0].resid_post.save()
+        models["gpt2"].run(PAIR, remote="local")
 
 
 # What is left of it
@@ -376,7 +417,8 @@ def test_a_line_that_cannot_run_there_is_named_before_anything_is_sent(models, n
 
 
 def test_all_lines_that_cannot_run_there_are_named_at_once(models, nothing_is_sent):
-    text = PAIR + "run a on clean:\n    zero L0.pattern\n    zero L1.z\nrun b on corrupt:\n    save L1.scores\n    generate 2"
+    text = PAIR + "run a on clean:\n    zero L0.pattern\n    zero L1.z\n"
+    text += "run b on corrupt:\n    save L1.scores\n    generate 2"
     with pytest.raises(SpecError) as caught:
         models["gpt2"].run(text, remote="local")
     assert [problem.line for problem in caught.value.problems] == [8, 11, 12]
@@ -416,7 +458,8 @@ VERBATIM = {
     "project_out": "run on clean:\n    project_out L*.resid along {vec}",
     "noise": "run on clean:\n    noise embed by sigma samples=2",
     "cut": "run on clean:\n    cut L1 @first -> @last",
-    "save": "run on clean:\n    zero L0.mlp\n    save L*.pattern as a\n    save L1.resid_mid\n    save L1.result\n    save logits",
+    "save": "run on clean:\n    zero L0.mlp\n    save L*.pattern as a\n    save L1.resid_mid\n    save L1.result\n"
+    "    save logits",
     "attribute": "run on clean:\n    attribute each L*H* with grad\n    attribute L*.resid @each with ig steps=4\n"
     "    attribute each L*.mlp with dla\n    attribute L*.resid with patch from corrupt",
     "score": "prompt rep = repeat_random(6, seed=0)\nrun on rep:\n    score each L*H* with induction",

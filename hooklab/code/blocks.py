@@ -13,7 +13,7 @@ from ..spec import ast
 from .loop import Loop
 from .program import Program
 from .steps import Step
-from .text import I, X, beside, indented, ranged
+from .text import CodeError, I, X, beside, indented, ranged
 
 UNROLLED = 6
 """As many accesses to single layers are written one by one; more become a walk over the layers."""
@@ -37,8 +37,7 @@ class Blocks(Program):
         if prompt.startswith("{"):
             return self.hole(prompt[1:-1])
         if found.extras:
-            with self.about(statement):
-                raise self.refuse("a prompt with more than tokens is not written as code")
+            raise CodeError(f"{self.note(statement)}\na prompt with more than tokens is not written as code")
         if not statement.opts:
             if isinstance(statement.value, ast.Str):
                 return repr(statement.value.value)
@@ -56,7 +55,7 @@ class Blocks(Program):
         tokens = self.plan.prompts[run.prompt].tokens
         listed = self._prompt_is_list(run.prompt)
         if len(tokens) > 1 and not listed:
-            raise self.refuse("several samples need a prompt that is text, or a list")
+            raise CodeError("several samples need a prompt that is text, or a list")
         return f"{name} * {run.samples}" if listed else f"[{name}] * {run.samples}"
 
     def _prompt_is_list(self, prompt: str) -> bool:

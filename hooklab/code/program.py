@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Edit, Keep, Plan, RunPlan, Spot
+from ..compiler.plan import Keep, Plan, RunPlan, Spot
 from ..runtime.write import settings
-from ..sites import ORDER, SITES
+from ..sites import ORDER
 from ..spec import ast
 from ..spec.parser import parse
-from .index import PAIRS, entries, index
+from .index import entries, index
 from .loop import Loop
 from .metrics import function
 from .steps import Step, steps
-from .text import CodeError, I, Names, Text, X, beside, cat, comment, indented, plain, ranged
+from .text import CodeError, I, Names, Text, X, cat, comment, indented, plain, ranged
 from .tools import TOOLS
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ class Program(ABC):
     def hole(self, source: str) -> str:
         """The name under which Python between braces is known."""
         if source not in self.holes:
-            self.holes[source] = source if source.isidentifier() else self.names.pick("value_1")
+            own = source.isidentifier() and source not in FIXED[3:]
+            if not own and not _is_expression(source):
+                raise CodeError(f"{{{source}}} is no Python expression")
+            self.holes[source] = source if own else self.names.pick(f"value_{len(self.holes) + 1}")
         return self.holes[source]
 
     def file(self, path: str) -> str:
@@ -138,7 +141,7 @@ class Program(ABC):
         masks = [line for prompt, name in self.masks.items() for line in self.mask_lines(prompt, name)]
         files = [f"{name} = load_file({path!r})" for path, name in self.files.items()]
         values = [f"{name} = ({source})" for source, name in self.holes.items() if name != source]
-        tools = [line for lines in self.tools.values() for line in ("", "", *lines)]
+        tools = [line for lines in (*self.tools.values(), *self.helpers()) for line in ("", "", *lines)]
         functions = [line for lines, name in self.functions.items()
                      for line in ("", "", lines[0].format(name), *indented(lines[1:]))]
         return "\n".join([*self.header(), "", *sorted(self.imports, key=_import_order), *tools, *functions, "", "",
@@ -156,6 +159,10 @@ class Program(ABC):
     @abstractmethod
     def prompt_lines(self) -> list[str]:
         """The prompts as variables."""
+
+    def helpers(self) -> list[list[str]]:
+        """Further functions that go before everything else, now that it is known what is used."""
+        return []
 
     @abstractmethod
     def forward(self, run: RunPlan, loop: Loop, found: list[Step]) -> list[str]:
@@ -373,13 +380,10 @@ def _import_order(line: str) -> tuple[int, str]:
     return line.startswith("from"), line
 
 
-def is_expression(source: str) -> bool:
+def _is_expression(source: str) -> bool:
     """Whether a text is one Python expression."""
     try:
         python.parse(source.strip(), mode="eval")
     except SyntaxError:
         return False
     return True
-
-
-__all__ = ["PAIRS", "SITES", "Edit", "Program", "beside", "is_expression"]

@@ -80,12 +80,11 @@ def _inputs(ctx: Context, spec: ast.Spec) -> None:
             value = statement.value
             given = random_prompt(ctx, value) if isinstance(value, ast.Call) else _plain(ctx, value)
             ctx.inputs[name] = ctx.world.prompt(given, image=opts.get("image"), chat=bool(opts.get("chat", False)))
-    for statement in _statements(spec):
-        if isinstance(statement, ast.Ablate) and isinstance(statement.over, ast.Py):
-            name = corpus(ctx, statement.over)
-            if name not in ctx.inputs:
-                with ctx.going_on(), ctx.catch(statement.over):
-                    ctx.inputs[name] = ctx.world.prompt(ctx.given(statement.over.source, statement.over))
+    for inner in _statements(spec):
+        over = getattr(inner, "over", None)
+        if isinstance(over, ast.Py) and corpus(ctx, over) not in ctx.inputs:
+            with ctx.going_on(), ctx.catch(over):
+                ctx.inputs[corpus(ctx, over)] = ctx.world.prompt(ctx.given(over.source, over))
     for name in ctx.inputs:
         ctx.runs[name] = RunPlan(name, name)
 
@@ -97,7 +96,9 @@ def _statements(spec: ast.Spec) -> list[ast.Statement]:
 def _plain(ctx: Context, value: Any) -> Any:
     if isinstance(value, ast.Py):
         return ctx.given(value.source, value)
-    return [item.value for item in value.items] if isinstance(value, ast.List) else value.value
+    if isinstance(value, ast.List):
+        return [getattr(item, "value", item) for item in value.items]
+    return value.value
 
 
 def random_prompt(ctx: Context, call: ast.Call) -> list[list[int]]:

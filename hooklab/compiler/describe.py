@@ -30,7 +30,8 @@ def describe(plan: Plan) -> str:
         lines.append(f"  captures: {_short([key for _, key in kept])}  (about {_size(_bytes(plan))})")
     opened = sorted({spot.layer for run in plan.runs for spot in _touched(run) if spot.site in ("scores", "pattern")
                      and spot.layer is not None})
-    lines.append(f"  attention: {'computed in the open in layers ' + _short([str(n) for n in opened]) if opened else 'as the model has it'}")
+    shown = f"computed in the open in layers {_short([str(n) for n in opened])}" if opened else "as the model has it"
+    lines.append(f"  attention: {shown}")
     return "\n".join(lines)
 
 

@@ -110,7 +110,7 @@ def _measure(ctx: Context, expr: ast.Expr, prompt: str) -> Any:
     if isinstance(expr, ast.Py):
         if not callable(ctx.given(expr.source, expr)):
             raise ctx.fail("value", f"{{{expr.source}}} is no function", expr,
-                           "a metric in Python takes what the model returned: {lambda out: out.logits[:, -1].max(-1).values}")
+                           "a metric in Python takes what the model returned: {lambda out: out.logits[:, -1, 7]}")
         return Given(expr.source)
     if isinstance(expr, ast.Name) and expr.id in ctx.metrics and expr.id not in METRICS:
         return _measure(ctx, ctx.metrics[expr.id].value, prompt)

@@ -46,8 +46,6 @@ def _item(ctx: Context, item: int | str, size: int, word: str, env: Env, where: 
             raise ctx.fail("name", f"{item[1:]!r} is no sweep variable", where,
                            f"declare it above: sweep {item[1:]} in 0:{size}")
         item = env[item[1:]]
-    if isinstance(item, float) and item.is_integer():
-        item = int(item)
     if isinstance(item, int):
         return [check_index(item, size, word)]
     if item == "*":
@@ -220,10 +218,12 @@ def _around(spots: dict[tuple[int, ...], Spot], key: tuple[int, ...], window: in
 
 def _split(spot: Spot, where: Any) -> list[Spot]:
     parts = [spot]
-    for name in ("heads", "units", "features"):
-        numbers = getattr(spot, name)
-        if numbers is not None:
-            parts = [replace(part, **{name: (n,)}) for part in parts for n in numbers]
+    if spot.heads is not None:
+        parts = [replace(part, heads=(n,)) for part in parts for n in spot.heads]
+    if spot.units is not None:
+        parts = [replace(part, units=(n,)) for part in parts for n in spot.units]
+    if spot.features is not None:
+        parts = [replace(part, features=(n,)) for part in parts for n in spot.features]
     return parts
 
 
@@ -277,7 +277,7 @@ def _text(layer: Any) -> str:
 def spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
     """The positions that a selector means in each example of a prompt."""
     key = ("spread", selector, prompt, tuple(env.items()))
-    return ctx.once(key, lambda: _spread(ctx, selector, prompt, env, where))  # type: ignore[no-any-return]
+    return ctx.once(key, lambda: _spread(ctx, selector, prompt, env, where))
 
 
 def _spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
@@ -293,7 +293,7 @@ def _spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> S
 def spread_groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:
     """The groups of positions that are taken one at a time, and their labels."""
     key = ("groups", at, prompt, tuple(env.items()))
-    return ctx.once(key, lambda: _groups(ctx, at, prompt, env))  # type: ignore[no-any-return]
+    return ctx.once(key, lambda: _groups(ctx, at, prompt, env))
 
 
 def _groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:

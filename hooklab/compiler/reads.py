@@ -17,8 +17,9 @@ STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_ou
 
 def reading(ctx: Context, run: RunPlan, statement: Any) -> Reading:
     """What an analysing line asks for."""
-    makers = {"attribute": _attribute, "score": _score, "lens": _lens}
-    return makers[statement.verb](ctx, run, statement)
+    makers: dict[str, Any] = {"attribute": _attribute, "score": _score, "lens": _lens}
+    made: Reading = makers[statement.verb](ctx, run, statement)
+    return made
 
 
 def _positions(ctx: Context, run: RunPlan, place: Any) -> tuple[tuple[Axis, ...], Spread | None, bool]:
@@ -26,7 +27,8 @@ def _positions(ctx: Context, run: RunPlan, place: Any) -> tuple[tuple[Axis, ...]
     if isinstance(place, ast.AtEach):
         groups, labels = spread_groups(ctx, place, run.prompt, {})
         if any(len(row) != 1 for group in groups for row in group):
-            raise ctx.fail("value", "one position at a time is read here", place, "write @each, or @each[subject.last, last]")
+            raise ctx.fail("value", "one position at a time is read here", place,
+                           "write @each, or @each[subject.last, last]")
         return (Axis("pos", labels),), tuple(tuple(group[e][0] for group in groups) for e in range(len(groups[0]))), True
     if place is None:
         return (), None, False
@@ -65,8 +67,8 @@ def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
     name, expr = _metric_of(ctx, statement, method)
     lowered = metric(ctx, name, expr, run.prompt)
     if method == "dla" and not _linear(lowered.value):
-        raise ctx.fail("value", f"direct attribution splits a logit, or a difference of logits; {name} is neither", statement,
-                       "add `to logit_diff`, or take `with grad`")
+        raise ctx.fail("value", f"direct attribution splits a logit, or a difference of logits; {name} is neither",
+                       statement, "add `to logit_diff`, or take `with grad`")
     settings = {"method": method, "metric": name, "source": source, "steps": int(opts.get("steps", 20))}
     return Reading("attribute", "attribute", spots, (*axes, *pos_axes), at, each, tuple(settings.items()),
                    lowered, statement.span)
@@ -80,8 +82,8 @@ def _linear(value: Any) -> bool:
         constant = [isinstance(arg, Const) for arg in value.args]
         if value.op in ("+", "-", "neg"):
             return all(_linear(arg) for arg in value.args)
-        return (value.op == "*" and any(constant) and all(c or _linear(a) for c, a in zip(constant, value.args, strict=True))
-                or value.op == "/" and constant[1] and _linear(value.args[0]))
+        rest = [arg for arg, c in zip(value.args, constant, strict=True) if not c]
+        return len(rest) == 1 and _linear(rest[0]) and (value.op == "*" or constant[1])
     return False
 
 

@@ -163,12 +163,13 @@ class Reader:
         unknown = getattr(self.tokenizer, "unk_token_id", None)
         if unknown is None or unknown == getattr(self.tokenizer, "eos_token_id", None):
             return
-        lost = [text[span[0]:span[1]].strip() for ids, text, offsets in zip(tokens.ids, tokens.text, tokens.offsets, strict=True)
-                if offsets is not None for i, span in zip(ids, offsets, strict=True) if i == unknown and span[0] < span[1]]
+        rows = zip(tokens.ids, tokens.text, tokens.offsets, strict=True)
+        lost = [text[a:b].strip() for ids, text, offsets in rows if offsets is not None
+                for i, (a, b) in zip(ids, offsets, strict=True) if i == unknown and a < b]
         words = ", ".join(repr(word) for word in dict.fromkeys(lost) if word != self.tokenizer.unk_token)
         if words:
-            warnings.warn(f"This model's tokenizer does not know {words}: the model sees {self.tokenizer.unk_token!r} there.",
-                          HooklabWarning, stacklevel=6)
+            warnings.warn(f"This model's tokenizer does not know {words}: the model sees {self.tokenizer.unk_token!r} "
+                          f"there.", HooklabWarning, stacklevel=6)
 
     def _chat(self, messages: list[Mapping[str, Any]]) -> Tokens:
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):

@@ -93,7 +93,7 @@ def fill(selector: Any, values: Mapping[str, Any]) -> Selector:
     x = positions(selector)
     if isinstance(x, Hole):
         return positions(values[x.source]) if x.source in values else x
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in vars(x).items():
         if isinstance(value, Selector):
             changed[name] = fill(value, values)

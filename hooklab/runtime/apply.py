@@ -70,7 +70,7 @@ class Task:
 
     def _features(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
         """The site with some features changed; what the dictionary does not explain stays."""
-        sae = self.store.saes[self.spot.sae]
+        sae = self.store.saes[str(self.spot.sae)]
         before = sae.encode(x)
         after = before.clone()
         picked = list(self.spot.features) if self.spot.features is not None else slice(None)
@@ -191,7 +191,7 @@ class Task:
         size = len(tokens)
         draw = self._drawn(size) if self.edit.verb == "resample" else None
         picked: dict[int, tuple[int, list[int]]] = {}
-        for row, block in ((row, block) for block in self.blocks for row in block.rows):
+        for row, block in ((row, b) for b in self.blocks for row in b.rows):
             inside = row - block.start
             chosen = draw[inside] if draw is not None else 0 if len(whole) == 1 else self._source_row(row, len(whole))
             example = chosen % size

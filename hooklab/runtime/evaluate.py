@@ -71,7 +71,7 @@ def given(store: Store, value: Given) -> Valued | Table:
     if value not in store.given:
         found = store.plan.values[value.source]
         store.given[value] = convert(found if value.pick is None else found[value.pick], value.source)
-    return store.given[value]  # type: ignore[no-any-return]
+    return store.given[value]
 
 
 def convert(found: Any, source: str) -> Valued | Table:
@@ -173,7 +173,10 @@ def _arithmetic(op: str, args: list[Valued]) -> Valued:
     if op == "neg":
         return Valued(-args[0].tensor, args[0].lead)
     x, y, lead = _together(*args)
-    return Valued({"+": torch.add, "-": torch.sub, "*": torch.mul, "/": torch.div}[op](x, y), lead)
+    return Valued(_OPS[op](x, y), lead)
+
+
+_OPS: dict[str, Any] = {"+": torch.add, "-": torch.sub, "*": torch.mul, "/": torch.div}
 
 
 def _mean(x: Valued) -> Valued:

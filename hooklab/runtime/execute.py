@@ -63,13 +63,13 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
     """
     store = Store(plan, saes=dict(plan.about._saes))
     groups = schedule(plan)
-    todo = [(group, chunk) for group in groups
+    todo = [chunk for group in groups
             for chunk in blocks_of(group, store, rows or rows_that_fit(model, _width(plan, group)))]
     later = [run for run in plan.runs if run.readings or run.writing]
     total = len(todo) + len(later)
     gathered = Gathered(store)
     try:
-        for done, (group, chunk) in enumerate(todo):
+        for done, chunk in enumerate(todo):
             if progress is not None:
                 progress(done, total, ", ".join(dict.fromkeys(block.run.name for block in chunk)))
             forward(model, store, chunk)

@@ -147,13 +147,13 @@ def gather(model: Model, gathered: Gathered) -> Run:
     figures: dict[tuple[str, str], np.ndarray] = {}
     units = {(run.name, m.name): m.unit for run in plan.runs for m in run.metrics}
     for (name, metric), cells in gathered.figures.items():
-        run = plan.run(name)
+        swept = plan.run(name)
         over = np.stack(cells).mean(1)  # [cell example], samples averaged
-        warn_of_nan(metric, name, over, run.axes)
-        shape = tuple(len(axis.labels) for axis in run.axes)
-        if run.axes:
+        warn_of_nan(metric, name, over, swept.axes)
+        shape = tuple(len(axis.labels) for axis in swept.axes)
+        if swept.axes:
             scores[f"{name}.{metric}"] = Scores(
-                over.mean(-1).reshape(shape), tuple(a.name for a in run.axes), {a.name: a.labels for a in run.axes},
+                over.mean(-1).reshape(shape), tuple(a.name for a in swept.axes), {a.name: a.labels for a in swept.axes},
                 units[name, metric], metric, plan.text,
                 examples=over.T.reshape(-1, *shape) if over.shape[1] > 1 else None)
             figures[name, metric] = over.mean(-1).reshape(shape)
@@ -206,7 +206,8 @@ def _readings(gathered: Gathered) -> dict[str, Scores]:
                 key, count = f"{name}.{kind}_{count}", count + 1
             shape = tuple(len(axis.labels) for axis in run.axes)
             values = np.stack([one.values for one in cells])
-            labels = None if cells[0].labels is None else np.stack([one.labels for one in cells])
+            texts = [one.labels for one in cells if one.labels is not None]
+            labels = np.stack(texts) if texts else None
             axes = named_apart((*run.axes, *reading.axes, *cells[0].axes))
             scores[key] = Scores(
                 values.reshape(*shape, *values.shape[1:]), tuple(a.name for a in axes),

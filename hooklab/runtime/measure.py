@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,13 +65,14 @@ def _measured(store: Store, block: Block, value: Measure, logits: Tensor) -> Ten
         return _kl(store, block, value, at)
     if value.target is None:
         return metrics.PLAIN[value.fn](at)
-    target = _ids(value.target, len(logits))
+    target = token_ids(value.target, len(logits))
     if value.other is not None:
-        return metrics.logit_diff(at, target, _ids(value.other, len(logits)))
+        return metrics.logit_diff(at, target, token_ids(value.other, len(logits)))
     return metrics.ANSWERED[value.fn](at, target)
 
 
-def _ids(ids: tuple[int, ...], rows: int) -> Tensor:
+def token_ids(ids: tuple[int, ...], rows: int) -> Tensor:
+    """One id for each row: those of the examples, again for every sample."""
     return torch.tensor([ids[row % len(ids)] for row in range(rows)])
 
 
@@ -91,7 +93,8 @@ def _kl(store: Store, block: Block, value: Measure, at: Tensor) -> Tensor:
     if key not in store.logits:
         raise trouble(f"kl({run.name}) cannot be computed: {run.name} comes later", text=store.plan.text)
     other = Block(run, number, 0, int(store.plan.prompts[run.prompt].size))
-    reference = _selected(store, other, store.logits[key].to(at.device), value.at if run.prompt == block.run.prompt else None)
+    where = value.at if run.prompt == block.run.prompt else None
+    reference = _selected(store, other, store.logits[key].to(at.device), where)
     rows = torch.tensor([row % len(reference) if len(reference) in (1, block.size) else row for row in range(len(at))])
     if len(reference) not in (1, block.size, len(at)):
         raise trouble(f"kl({run.name}): {run.name} has {len(reference)} examples and {block.run.name} {len(at)}",
@@ -122,7 +125,7 @@ def warn_of_nan(name: str, run: str, values: np.ndarray, axes: tuple[Any, ...]) 
 # Claims ------------------------------------------------------------------------------------------------------------
 
 CLOSE = 0.05
-COMPARE = {
+COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b, ">": lambda a, b: a > b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b,
     "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
     "~=": lambda a, b: abs(a - b) <= CLOSE * max(abs(a), abs(b)) + 1e-6,
@@ -137,7 +140,11 @@ def claimed(value: Any, figures: dict[tuple[str, str], np.ndarray]) -> Any:
         return figures[value.run, value.metric]
     args = [claimed(arg, figures) for arg in value.args]
     if isinstance(value, Fn):
-        return {"max": np.max, "mean": np.mean, "sum": np.sum, "abs": np.abs, "std": np.std}[value.name](args[0])
+        return _OVER[value.name](args[0])
     if value.op == "neg":
         return -args[0]
-    return {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[value.op](*args)
+    return _OF_TWO[value.op](*args)
+
+
+_OVER: dict[str, Any] = {"max": np.max, "mean": np.mean, "sum": np.sum, "abs": np.abs, "std": np.std}
+_OF_TWO: dict[str, Any] = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}

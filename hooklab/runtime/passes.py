@@ -81,18 +81,18 @@ def forward(model: Model, store: Store, blocks: list[Block]) -> None:
         port = model.layout.port(*place)
         callbacks[port.location] = [_callback(store, place, places.get(place, []), captured.get(place, []))]
     prompts = [store.plan.prompts[block.run.prompt] for block in blocks for _ in range(block.run.samples)]
-    options = {"logits_to_keep": 1} if last_only(store.plan) and unembeds_less(model) else {}
+    options: dict[str, Any] = {"logits_to_keep": 1} if last_only(store.plan) and unembeds_less(model) else {}
     run_model(model, "__call__", callbacks, *prompts, **options)
 
 
 @lru_cache(maxsize=64)
-def _takes(kind: type) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _takes(forward_: Callable[..., Any]) -> bool:
+    return "logits_to_keep" in inspect.signature(forward_).parameters
 
 
 def unembeds_less(model: Model) -> bool:
     """Whether the model can leave out the logits of all but the last column, which holds every row's last token."""
-    return _takes(type(model.hf)) and model.reader.side == "left"
+    return _takes(type(model.hf).forward) and model.reader.side == "left"
 
 
 def last_only(plan: Plan) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import metrics
 from ..compiler.plan import Axis, Reading, Spot
-from ..model import ports
-from .evaluate import columns, part
-from .measure import measure
+from .evaluate import columns
+from .measure import token_ids
 from .store import Block, Store, trouble
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ def captured(model: Model, store: Store, block: Block, spots: tuple[Spot, ...]) 
     wanted = {Spot(spot.site, spot.layer) for spot in spots}
     known = store.acts.get(block.key, {})
     if any((spot.site, spot.layer) not in known for spot in wanted):
-        from dataclasses import replace
-
         run = replace(block.run, captures=block.run.captures | wanted, metrics=())
         forward(model, store, [Block(run, block.number, 0, block.size)])
         known = store.acts[block.key]
@@ -58,7 +56,7 @@ def captured(model: Model, store: Store, block: Block, spots: tuple[Spot, ...]) 
 
 def over_examples(value: Tensor) -> np.ndarray:
     """The mean over rows, in double precision."""
-    return value.double().mean(0).cpu().numpy()  # type: ignore[no-any-return]
+    return value.double().mean(0).cpu().numpy()
 
 
 def position_columns(store: Store, block: Block, at: Any) -> Tensor:
@@ -92,7 +90,7 @@ def lens(model: Model, store: Store, block: Block, reading: Reading) -> list[Fou
         assert spot is not None
     values_, ids_ = _shaped(reading, np.stack(rows)), _shaped(reading, np.stack(ids))
     pieces = np.array([model_piece(store, int(i)) for i in ids_.reshape(-1)], dtype=object).reshape(ids_.shape)
-    axis = (Axis("rank", tuple(range(values_.shape[-1]))),)
+    axis: tuple[Axis, ...] = (Axis("rank", tuple(range(values_.shape[-1]))),)
     if values_.shape[-1] == 1:
         values_, pieces, axis = values_[..., 0], pieces[..., 0], ()
     found = [Found("lens", values_, "probability", axis, pieces)]
@@ -109,16 +107,13 @@ def _positions(store: Store, block: Block, reading: Reading, whole: Tensor) -> T
 
 def _answer(store: Store, block: Block, reading: Reading, logits: Tensor) -> np.ndarray:
     """The answer's number at every position of a layer, [pos]."""
-    from .measure import _ids
-    from .. import metrics
-
     value = reading.value.value
-    target = _ids(value.target, len(logits))
+    target = token_ids(value.target, len(logits))
     out = []
     for position in range(logits.shape[1]):
         at = logits[:, position:position + 1]
-        number = metrics.prob(at, target) if value.other is None else metrics.logit_diff(at, target, _ids(value.other,
-                                                                                                         len(logits)))
+        number = (metrics.prob(at, target) if value.other is None
+                  else metrics.logit_diff(at, target, token_ids(value.other, len(logits))))
         out.append(float(number.double().mean()))
     return np.array(out)
 
@@ -142,7 +137,8 @@ def unembedded(model: Model, stream: Tensor) -> Tensor:
     table = model.layout.family
     with torch.no_grad():
         norm = model.layout.module(model.layout.base, table.ln_final) if table.ln_final else None
-        return model.layout.unembed(stream if norm is None else norm(stream))  # type: ignore[no-any-return]
+        logits: Tensor = model.layout.unembed(stream if norm is None else norm(stream))
+        return logits
 
 
 # Scores of heads ---------------------------------------------------------------------------------------------------
@@ -151,8 +147,8 @@ def unembedded(model: Model, stream: Tensor) -> Tensor:
 def score(model: Model, store: Store, block: Block, reading: Reading) -> list[Found]:
     """Mean attention from each token to where a kind of head would look.
 
-    `previous`: the token before; `current`: itself; `first`: position 0; `duplicate`: the last earlier occurrence of the same
-    token; `induction`: the token after that occurrence (Olsson et al. 2022, arXiv:2209.11895). Tokens without such a
+    `previous`: the token before; `current`: itself; `first`: position 0; `duplicate`: the last earlier occurrence of the
+    same token; `induction`: the token after that occurrence (Olsson et al. 2022, arXiv:2209.11895). Tokens without such a
     place are left out.
     """
     tokens = store.plan.prompts[block.run.prompt].tokens
@@ -216,6 +212,3 @@ def norms(model: Model, store: Store, block: Block, reading: Reading) -> list[Fo
     for whole in captured(model, store, block, reading.spots).values():
         rows.append(over_examples(_positions(store, block, reading, whole).float().norm(dim=-1)))
     return [Found("resid", _shaped(reading, np.stack(rows)), "")]
-
-
-__all__ = ["Found", "captured", "lens", "measure", "norms", "over_examples", "part", "ports", "read", "score", "unembedded"]

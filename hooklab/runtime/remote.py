@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,7 +44,7 @@ HERE = "or run it on a model in memory: leave out remote="
 CARRIED = "take z, what a head carries from where it looks"
 REMEDIES = {"rot_q": "take q, the query before rotation", "rot_k": "take k, the key before rotation",
             "scores": CARRIED, "pattern": CARRIED}
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def execute_remote(model: Model, plan: Plan, remote: bool | str, *, rows: int | None = None,
@@ -59,7 +60,15 @@ def execute_remote(model: Model, plan: Plan, remote: bool | str, *, rows: int | 
 
     Raises:
         SpecError: lines that cannot be done there, before anything is sent; what only shows while running.
-        ModelError: a model without a name on the hub, or one that the server cannot run.
+        ModelError: a model without a name on the hub, or one that is not there.
+        TraceError: what the server said, or that it could not be reached.
+
+    Example:
+        >>> import hooklab as hl
+        >>> model = hl.load("lab")
+        >>> run = model.run('prompt "The Eiffel Tower is in the city of"', remote="local")
+        >>> run.provenance["remote"]
+        'local'
     """
     _refuse(model, plan)
     plan = replace(plan, runs=tuple(_with_reads(run) for run in plan.runs))
@@ -113,7 +122,9 @@ def _pass(model: Model, handle: Any, layout: Layout, store: Store, blocks: list[
     try:
         found = send(handle, inputs, steps, remote)
     except Exception as error:
-        raise _said(error) from error
+        if (said := _said(error)) is None:
+            raise
+        raise TraceError(f"The server did not run this: {said}") from error
     home = torch.device("cpu") if model.device.type == "meta" else model.device
     for place, wanted in keepers(store, blocks).items():
         parts = found[place].to(home).split([len(block.rows) for block in wanted])
@@ -132,14 +143,15 @@ def send(handle: Any, inputs: dict[str, Any], steps: list[Step], remote: bool | 
     return found
 
 
-def _said(error: Exception) -> Exception:
-    """What a server, or the way there, said, as an error of one line."""
+def _said(error: Exception) -> str | None:
+    """What a server said last, or the way there; None for what is neither's."""
     from nnsight.intervention.backends.remote import RemoteError
 
-    if not isinstance(error, RemoteError | OSError | ConnectionError) and "websocket" not in type(error).__module__:
-        return error
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return TraceError(f"The server did not run this: {lines[-1] if lines else type(error).__name__}")
+    carriers = ("websocket", "httpx")
+    if not isinstance(error, RemoteError | OSError) and type(error).__module__.partition(".")[0] not in carriers:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 @contextmanager
@@ -184,7 +196,9 @@ def opened(model: Model, remote: bool | str) -> Iterator[tuple[Any, Layout]]:
         return
     model._ready_to_run()
     with model.interleaver.lock:
-        handle = InMemory(model.hf, task="text-generation")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*submodule named.*")
+            handle = InMemory(model.hf, task="text-generation")
         try:
             yield handle, model.layout
         finally:

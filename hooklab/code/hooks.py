@@ -1,0 +1,227 @@
+"""The second program: plain PyTorch hooks on the Hugging Face module, and nothing else to import.
+
+Each site becomes a function that registers one hook (see `native`); each edit a function of the site's tensor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..compiler.plan import Plan, RunPlan
+from ..sites import ORDER
+from ..spec import ast
+from .loop import Loop
+from .native import ATTENTION_IMPORTS, INSIDE, attention_lines, hook_lines
+from .program import Program
+from .steps import Step
+from .text import CodeError, I, X, beside, indented
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+
+NOW = 'now["step"]'
+
+PASS = '''\
+def run(rows, handles):
+    """Logits of one forward pass with hooks in place; whatever happens, they are taken out again."""
+    {before}try:
+        with torch.no_grad():
+            return hf({inputs}).logits
+    finally:{after}
+        for handle in handles:
+            handle.remove()'''
+
+WRITE = '''\
+now = {{"step": -1}}  # 0 is the pass over the prompt; each later one is a single token
+
+
+def count_step(module, args):
+    now["step"] += 1
+
+
+def write(rows, handles, **options):
+    """Token ids of prompts and what is written on, with hooks in place at every step."""
+    now["step"] = -1
+    handles = [hf.register_forward_pre_hook(count_step), *handles]
+    {before}try:
+        with torch.no_grad():
+            return hf.generate({inputs}, **options)
+    finally:{after}
+        for handle in handles:
+            handle.remove()'''
+
+PAD = '''\
+def padded(rows):
+    """Rows of different lengths as one batch, padded on the {side}."""
+    width = max(map(len, rows))
+    {ids}
+    {mask}
+    return {{"input_ids": ids.to(hf.device), "attention_mask": mask.to(hf.device)}}'''
+
+KEEP = '''\
+def keep(acts, site):
+    """An edit that changes nothing and remembers what it saw."""
+    def look(x, i):
+        acts[site if i is None else (site, i)] = x.clone()
+    return look'''
+
+
+class Hooks(Program):
+    """The plan as plain hooks."""
+
+    title = "Plain PyTorch: the same with hooks on the Hugging Face module, without hooklab or nnsight"
+    needs = "hf (the module), tokenizer"
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        super().__init__(plan, model)
+        self.hooked: dict[str, list[str]] = {}
+        self.used: set[str] = set()
+        self.ragged = any(len(set(prompt.tokens.lengths)) > 1 for prompt in plan.prompts.values())
+
+    def helpers(self) -> list[list[str]]:
+        """The functions that hook sites, and those that run the model."""
+        layout = self.model.layout
+        opened = any(site in INSIDE for site in self.hooked)
+        if opened:
+            self.imports.update(ATTENTION_IMPORTS)
+        words = {
+            "before": "before = hf.config._attn_implementation\n    hf.set_attn_implementation(\"written_out\")\n    " if opened else "",
+            "after": "\n        hf.set_attn_implementation(before)" if opened else "",
+        }
+        out = [attention_lines(layout)] if opened else []
+        out += [self.hooked[site] for site in sorted(self.hooked, key=ORDER.__getitem__)]
+        plain = "torch.tensor(rows, device=hf.device)"
+        if "keep" in self.used:
+            out.append(KEEP.splitlines())
+        if self.ragged:
+            out.append(self._padded())
+        if "run" in self.used:
+            out.append(PASS.format(inputs="**padded(rows)" if self.ragged else plain, **words).splitlines())
+        if "write" in self.used:
+            inputs = "**padded(rows)" if self.ragged else f"{plain}, attention_mask=torch.ones(len(rows), len(rows[0]))"
+            out.append(WRITE.format(inputs=inputs, **words).splitlines())
+        return out
+
+    def _padded(self) -> list[str]:
+        side = self.model.reader.side
+        pad = self.model.reader._pad_id()
+        fill, ones, gap = f"[{pad}] * (width - len(row))", "[1] * len(row)", "[0] * (width - len(row))"
+        orders = {"left": (f"{fill} + list(row)", f"{gap} + {ones}"), "right": (f"list(row) + {fill}", f"{ones} + {gap}")}[side]
+        lines = PAD.format(side=side, ids=f"ids = torch.tensor([{orders[0]} for row in rows])",
+                           mask=f"mask = torch.tensor([{orders[1]} for row in rows])").splitlines()
+        if side == "left" and self.model.reader.takes_positions:
+            lines[-1:] = ["    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # counted from each row's first token",
+                          "    inputs = {\"input_ids\": ids, \"attention_mask\": mask, \"position_ids\": positions}",
+                          "    return {name: value.to(hf.device) for name, value in inputs.items()}"]
+        return lines
+
+    # Prompts
+
+    def prompt_lines(self) -> list[str]:
+        """Token ids: made by the tokenizer where it makes just these, written out otherwise."""
+        given = {s.name or "main": s for s in self.statements if isinstance(s, ast.Prompt)}
+        return [f"{name} = {self._prompt(prompt, given.get(prompt))}" for prompt, name in self.prompts.items()]
+
+    def _prompt(self, prompt: str, statement: Any) -> str:
+        found = self.plan.prompts[prompt]
+        if found.extras:
+            raise CodeError(f"{self.note(statement)}\na prompt with more than tokens is not written as code")
+        ids = [list(row) for row in found.tokens.ids]
+        texts, source = self._texts(prompt, statement)
+        if texts is not None and self.model.tokenizer is not None:
+            if [list(row) for row in self.model.tokenizer(texts)["input_ids"]] == ids:
+                return f'tokenizer({source})["input_ids"]'
+        return repr(ids)
+
+    def _texts(self, prompt: str, statement: Any) -> tuple[list[str] | None, str]:
+        """A prompt as a list of texts, and how to write it; None where it is no text."""
+        if statement is not None and statement.opts:
+            return None, ""
+        value = statement.value if statement is not None else None
+        if isinstance(value, ast.Str):
+            return [value.value], f"[{value.value!r}]"
+        if isinstance(value, ast.List):
+            texts = [str(getattr(item, "value", "")) for item in value.items]
+            return texts, repr(texts)
+        hole = prompt[1:-1] if prompt.startswith("{") else value.source if isinstance(value, ast.Py) else None
+        if hole is not None:
+            found = self.plan.values[hole]
+            if isinstance(found, str):
+                return [found], f"[{self.hole(hole)}]"
+            if isinstance(found, list | tuple) and all(isinstance(item, str) for item in found):
+                return list(found), f"list({self.hole(hole)})"
+        return None, ""
+
+    def row_ids(self, run: RunPlan) -> str:
+        """Token ids of every row."""
+        name = self.prompts[run.prompt]
+        return name if run.samples == 1 else f"{name} * {run.samples}"
+
+    # Passes
+
+    def forward(self, run: RunPlan, loop: Loop, found: list[Step]) -> list[str]:
+        """Edits as functions, hooks, and the pass."""
+        self.used.add("run")
+        lines, handles = self._hooked(run, [("", found)])
+        acts = self.variables[run.name]
+        result = f"run({self.row_ids(run)}, {handles})"
+        hidden = run.hidden or self.plan.about.missing("logits") is not None
+        return [*lines, result if hidden else f'{acts}["logits"] = {result}']
+
+    def generation(self, run: RunPlan, loop: Loop, phases: list[tuple[str, list[Step]]], options: dict[str, Any]) -> list[str]:
+        """Hooks that stay in place for every step."""
+        self.used.add("write")
+        lines, handles = self._hooked(run, phases)
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return [*lines, f"ids = write({self.row_ids(run)}, {handles}, {given})"]
+
+    def _hooked(self, run: RunPlan, phases: list[tuple[str, list[Step]]]) -> tuple[list[str], str]:
+        """Lines that define edits and register them, and the list of handles."""
+        found = sorted(((when, step) for when, made in phases for step in made if not self._result(step)),
+                       key=lambda pair: pair[1].rank)
+        if not found:
+            return [], "[]"
+        defined: list[str] = []
+        registered = ["handles = []"]
+        names: set[str] = set()
+        for when, step in found:
+            self._check(run, step)
+            edit, lines = self._edit(run, when, step, names)
+            defined += lines
+            where = str(step.layers) if step.layers is not None else "None"
+            if step.many:
+                added = [f"for i in {where}:", f"    handles.append(hook_{step.site}(i, {edit}))"]
+            else:
+                added = [f"handles.append(hook_{step.site}({where}, {edit}))"]
+            registered += [f"if {step.only}:", *indented(added)] if step.only else added
+        return [*defined, *registered], "handles"
+
+    def _result(self, step: Step) -> bool:
+        """Whether a step only reads logits, which the pass returns anyway."""
+        return step.site == "logits" and step.verb == "keep"
+
+    def _check(self, run: RunPlan, step: Step) -> None:
+        if step.site not in self.hooked:
+            try:
+                self.hooked[step.site] = hook_lines(self.model.layout, step.site)
+            except CodeError as error:
+                raise CodeError(f"{step.note}\n{error}" if step.note else str(error)) from None
+        rows = len(self.plan.prompts[run.prompt].tokens) * run.samples
+        if step.site == "pos_embed" and rows > 1:
+            raise CodeError(f"{step.note}\npos_embed is computed once for all examples, which a hook sees as one row")
+
+    def _edit(self, run: RunPlan, when: str, step: Step, names: set[str]) -> tuple[str, list[str]]:
+        """The edit's name, and its definition; reading needs none."""
+        if step.verb == "keep":
+            self.used.add("keep")
+            return f'keep({self.variables[run.name]}, "{step.site}")', []
+        base = name = f"{step.verb}_{step.site}"
+        count = 2
+        while name in names or name in self.names.taken:
+            name, count = f"{base}_{count}", count + 1
+        names.add(name)
+        lines = [line.replace(X, "x").replace(I, "i") for line in step.lines]
+        lines[0] = beside(lines[0], step.note)
+        if when:
+            lines = [f"if {when.format(NOW)}:", *indented(lines)]
+        return name, [f"def {name}(x, i):", *indented(lines), ""]
