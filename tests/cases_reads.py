@@ -91,7 +91,8 @@ NUMBERS: list[Case] = [
     Case("kl against the untouched run, another prompt and another run", "prompt batch = {batch}\nprompt others = {others}\n"
          "metric base = kl(baseline)\nmetric every = kl(baseline) @all\nmetric other = kl(others)\nrun a on batch:\n"
          "    zero L0.mlp, L1H2\nrun b on batch:\n    scale L0.mlp by 1\nmetric from_a = kl(a)\n", _against, run="a"),
-    Case("metrics of ragged prompts", "prompt {ragged}\nanswer {right} vs {wrong}\nmetric loss\nmetric prob\nmetric start = logit() @first\n"
+    Case("metrics of ragged prompts",
+         "prompt {ragged}\nanswer {right} vs {wrong}\nmetric loss\nmetric prob\nmetric start = logit() @first\n"
          "zero L0.mlp, L1H2\n", lambda o: {
              "hooked.loss": torch.stack([_loss(o.logits(ids, HURT)[0], ids) for ids in RAGGED]),
              "hooked.prob": torch.stack([o.logits(ids, HURT)[0, -1].softmax(-1)[RIGHT] for ids in RAGGED]),
@@ -99,9 +100,10 @@ NUMBERS: list[Case] = [
     Case("a metric over a grid is averaged over examples", "prompt {batch}\nmetric entropy\nzero each L*.mlp\n",
          lambda o: {"hooked.entropy": torch.stack([_entropy(o.logits("batch", {f"L{n}.mlp_out": zero()})[:, -1]).mean()
                                                    for n in range(2)])}, axes=(("layer", 2),)),
-    Case("claims that hold", TWO + "run a on dirty:\n    patch L*.resid from clean\nexpect a.logit_diff ~= clean.logit_diff\n"
-         "expect abs(a.logit_diff - 2 * clean.logit_diff + clean.logit_diff) < 0.001\nexpect a.logit_diff != baseline.logit_diff + 1000\n"
-         "expect 2 > 1\nexpect baseline.logit_diff == dirty.logit_diff\n",
+    Case("claims that hold",
+         TWO + "run a on dirty:\n    patch L*.resid from clean\nexpect a.logit_diff ~= clean.logit_diff\n"
+         "expect abs(a.logit_diff - 2 * clean.logit_diff + clean.logit_diff) < 0.001\n"
+         "expect a.logit_diff != baseline.logit_diff + 1000\nexpect 2 > 1\nexpect baseline.logit_diff == dirty.logit_diff\n",
          lambda o: {"a.logit_diff": diff(o.logits())}, run="a"),
 ]
 
@@ -124,7 +126,8 @@ SAVES: list[Case] = [
          lambda o: {"main.stream": torch.stack([o()[f"L{n}.resid_post"][:, -1:] for n in range(2)])}),
     Case("sites under one name", "prompt {clean}\nsave embed, L0.mlp, L1.attn as parts\n",
          lambda o: {"main.parts": torch.stack([o()[k] for k in ("embed", "L0.mlp_out", "L1.attn_out")])}),
-    Case("heads, neurons and dimensions", "prompt {clean}\nsave L1H2.z as z\nsave L0H[1,3] as two\nsave L0N[3,5] @last as n\n"
+    Case("heads, neurons and dimensions",
+         "prompt {clean}\nsave L1H2.z as z\nsave L0H[1,3] as two\nsave L0N[3,5] @last as n\n"
          "save L1.resid[2,4] @[0,last] as d\nsave L1H1.k as k\n",
          lambda o: {"main.z": o()["L1.z"][:, :, 2:3], "main.two": o()["L0.result"][:, :, [1, 3]],
                     "main.n": o()["L0.mlp_post"][:, -1:, [3, 5]], "main.d": o()["L1.resid_post"][:, [0, -1]][..., [2, 4]],
@@ -133,11 +136,20 @@ SAVES: list[Case] = [
          "save L1.pattern @[1,3] as rows\n",
          lambda o: {"main.pat": torch.stack([o()[f"L{n}.pattern"] for n in range(2)]),
                     "main.s": o()["L0.scores"][:, [0, 2], -1:], "main.rows": o()["L1.pattern"][:, :, [1, 3]]}),
-    Case("saved after the run's edits, wherever the line stands", "prompt {clean}\nsave L0.mlp, L1.resid_post\nsteer L0.mlp by {vec}\n",
-         lambda o: {f"hooked.{k}": o("clean", {"L0.mlp_out": add(draws(32, seed=1))})[k] for k in ("L0.mlp_out", "L1.resid_post")}),
+    Case("saved after the run's edits, wherever the line stands",
+         "prompt {clean}\nsave L0.mlp, L1.resid_post\nsteer L0.mlp by {vec}\n",
+         lambda o: {f"hooked.{k}": o("clean", {"L0.mlp_out": add(draws(32, seed=1))})[k] for k in ("L0.mlp_out",
+             "L1.resid_post")}),
     Case("saved in every cell of a grid", "prompt {clean}\nzero each L*H[0,2]\nsave L1.resid @last as end\n",
          lambda o: {"hooked.end": torch.stack([o("clean", {f"L{n}.result": zero(heads=[h])})["L1.resid_post"][:, -1:]
                                                for n in range(2) for h in (0, 2)]).reshape(2, 2, 1, 1, 32)}),
+    Case("saved at a position in every cell of a grid over positions",
+         "prompt {clean}\nzero L0.mlp @each\nsave L1.resid @last as end\n",
+         lambda o: {"hooked.end": torch.stack([o("clean", {"L0.mlp_out": zero([p])})["L1.resid_post"][:,
+             -1:] for p in range(6)])}),
+    Case("a saved place follows the sweep", "prompt {clean}\nsweep l in 0:2\nzero L[l].attn\nsave L[l].mlp @last as x\n",
+         lambda o: {"hooked.x": torch.stack([o("clean", {f"L{n}.attn_out": zero()})[f"L{n}.mlp_out"][:,
+             -1:] for n in range(2)])}),
     Case("saved at positions of ragged prompts", "prompt {ragged}\nsave L1.mlp @last as end\nsave L0.pattern @last as pat\n",
          lambda o: {"main.end": torch.stack([o(ids)["L1.mlp_out"][0, -1:] for ids in RAGGED])}),
 ]
@@ -162,7 +174,9 @@ LENSES: list[Case] = [
          lambda o: {"main.lens": _lens(o, ["L0.mlp_out", "L1.mlp_out", "L1.attn_out"])[:, [1, -1]].amax(-1)}),
     Case("the lens follows the answer", ONE + "zero L0H1\nlens L*.resid @each\n",
          lambda o: {"hooked.lens_logit_diff": torch.stack([
-             (lambda x: x[:, RIGHT] - x[:, WRONG])(unembed(o, o("clean", {"L0.result": zero(heads=[1])})[f"L{n}.resid_post"])[0])
+             (lambda x: x[:, RIGHT] - x[:, WRONG])(unembed(o,
+                                                           o("clean",
+                                                             {"L0.result": zero(heads=[1])})[f"L{n}.resid_post"])[0])
              for n in range(2)])}),
 ]
 
@@ -170,7 +184,8 @@ LENSES: list[Case] = [
 # Attribution --------------------------------------------------------------------------------------------------------
 
 
-def gradient(o: Oracle, site: str, prompt: Any = "clean", edits: Mapping[str, Any] | None = None, value: Tensor | None = None,
+def gradient(o: Oracle, site: str, prompt: Any = "clean", edits: Mapping[str, Any] | None = None,
+             value: Tensor | None = None,
              metric: Any = diff) -> tuple[Tensor, Tensor]:
     """A site's value and the gradient of a metric with respect to it, by autograd through the hand-written pass."""
     ids = PROMPTS[prompt]
@@ -224,14 +239,17 @@ ATTRIBUTIONS: list[Case] = [
                                                    _grad(o, "embed").sum()])}),
     Case("gradients of queries, values, neurons and attention", ONE + "attribute L1H2.q, L1H1.v, L0N3, L1H2.pattern\n",
          lambda o: {"main.attribute": torch.stack([_grad(o, "L1.q")[:, :, 2].sum(), _grad(o, "L1.v")[:, :, 1].sum(),
-                                                   _grad(o, "L0.mlp_post")[..., 3].sum(), _grad(o, "L1.pattern")[:, 2].sum()])}),
+                                                   _grad(o, "L0.mlp_post")[..., 3].sum(),
+                                                   _grad(o, "L1.pattern")[:, 2].sum()])}),
     Case("one place is one number", ONE + "attribute L0H1\nscore L1H2 with current\nlens L1.resid @last\n",
          lambda o: {"main.attribute": _grad(o, "L0.result")[:, :, 1].sum(),
-                    "main.current": o()["L1.pattern"][0, 2].diagonal().mean(), "main.lens": o.logits()[0, -1].softmax(-1).amax()}),
+                    "main.current": o()["L1.pattern"][0, 2].diagonal().mean(),
+                    "main.lens": o.logits()[0, -1].softmax(-1).amax()}),
     Case("gradients in a run with edits", ONE + "zero L0H1\nattribute L*.attn\n",
          lambda o: {"hooked.attribute": torch.stack([_grad(o, f"L{n}.attn_out", edits={"L0.result": zero(heads=[1])}).sum()
                                                      for n in range(2)])}),
-    Case("gradients over several prompts are averaged", "prompt {batch}\nanswer {right} vs {wrong}\nmetric logprob\nattribute L*.mlp @last\n",
+    Case("gradients over several prompts are averaged",
+         "prompt {batch}\nanswer {right} vs {wrong}\nmetric logprob\nattribute L*.mlp @last\n",
          lambda o: {"main.attribute": torch.stack([_grad(
              o, f"L{n}.mlp_out", prompt="batch", metric=lambda x: x[:, -1].log_softmax(-1)[:, RIGHT])[:, -1].sum(-1).mean()
              for n in range(2)])}, ),
@@ -241,11 +259,15 @@ ATTRIBUTIONS: list[Case] = [
          lambda o: {"dirty.attribute": torch.stack([_patched(o, f"L{n}.result").sum((0, 1, 3)) for n in range(2)])}),
     Case("integrated gradients from zero", ONE + "attribute embed @each with ig steps=7\n",
          lambda o: {"main.attribute": _ig(o, "embed", steps=7).sum((0, 2))}),
-    Case("integrated gradients from another run", TWO + "run on clean:\n    attribute L1.resid_pre with ig from dirty steps=5\n",
+    Case("integrated gradients from another run",
+         TWO + "run on clean:\n    attribute L1.resid_pre with ig from dirty steps=5\n",
          lambda o: {"hooked.attribute": _ig(o, "L1.resid_pre", o("dirty")["L1.resid_pre"], 5).sum()}),
     Case("direct logits of every write", ONE + "attribute L*H*, L*.mlp, embed with dla\n",
-         lambda o: {"main.attribute": torch.cat([*(_direct(o, o()[f"L{n}.result"][:, :, h]) for n in range(2) for h in range(4)),
-                                                 *(_direct(o, o()[f"L{n}.mlp_out"]) for n in range(2)), _direct(o, o()["embed"])])},
+         lambda o: {"main.attribute": torch.cat([*(_direct(o,
+                                                           o()[f"L{n}.result"][:, :,
+                                                               h]) for n in range(2) for h in range(4)),
+                                                 *(_direct(o, o()[f"L{n}.mlp_out"]) for n in range(2)),
+                                                 _direct(o, o()["embed"])])},
          families=ADDITIVE),
 ]
 

@@ -50,7 +50,8 @@ PATCHES: list[Case] = [
          lambda o: {"L0.resid_post": put(o()["L0.resid_post"], [3])}, "L0.resid_post", at=((3,),), passes=PASSES),
     onto("patch one head at all positions", "patch L0H1 from clean",
          lambda o: {"L0.result": put(o()["L0.result"], heads=[1])}, "L0H1"),
-    onto("patch queries, keys and values", "patch L1H2.q from clean\npatch L1H0.k @last from clean\npatch L1.v @1 from clean",
+    onto("patch queries, keys and values",
+         "patch L1H2.q from clean\npatch L1H0.k @last from clean\npatch L1.v @1 from clean",
          lambda o: {"L1.q": put(o()["L1.q"], heads=[2]), "L1.k": put(o()["L1.k"], LAST, heads=[0]),
                     "L1.v": put(o()["L1.v"], [1])}, "L1H2.q", "L1H0.k", "L1.v"),
     onto("patch weighted values of heads", "patch L*H[0,3].z @last from clean",
@@ -65,7 +66,8 @@ PATCHES: list[Case] = [
          lambda o: {"L0.scores": rows(lambda x: o()["L0.scores"], [5])}, "L0.scores", at=((5,),)),
     onto("patch norms", "patch L1.ln1 @last from clean\npatch ln_final_scale from clean",
          lambda o: {"L1.ln1": put(o()["L1.ln1"], LAST), "ln_final_scale": put(o()["ln_final_scale"])}),
-    onto("patch the embedding of one token", "patch embed @4 from clean", lambda o: {"embed": put(o()["embed"], [4])}, "embed"),
+    onto("patch the embedding of one token", "patch embed @4 from clean", lambda o: {"embed": put(o()["embed"], [4])},
+         "embed"),
     onto("patch from the same run's untouched pass", "zero L0.mlp\npatch L1.attn from baseline",
          lambda o: {"L0.mlp_out": zero(), "L1.attn_out": put(o("dirty")["L1.attn_out"])}, "L0.mlp_out", "L1.attn_out"),
     onto("patch from another layer and position", "patch L1.resid_pre @last from clean.L0.resid_pre @2",
@@ -98,7 +100,8 @@ PATCHES: list[Case] = [
     Case("align by token", "prompt longer = {longer}\nprompt clean = {clean}\nrun on clean:\n"
          "    patch L0.resid @1: from longer align=token\n    save logits\n",
          lambda o: {"hooked.logits": o.logits("clean", {"L0.resid_post": put(
-             moved(o("longer")["L0.resid_post"], [1, 2, 3, 4, 5], [2, 3, 4, 6, 7], 6), [1, 2, 3, 4, 5])})}, ("L0.resid_post",)),
+             moved(o("longer")["L0.resid_post"], [1, 2, 3, 4, 5], [2, 3, 4, 6, 7], 6), [1, 2, 3, 4, 5])})},
+         ("L0.resid_post",)),
 ]
 
 ABLATIONS: list[Case] = [
@@ -114,7 +117,8 @@ ABLATIONS: list[Case] = [
         lambda o: {"L1.resid_post": put(o("batch")["L1.resid_post"].mean(0)[-1], LAST)}),
     one("ablate by the mean over prompts of different lengths", "ablate L0.z @last with mean over {ragged}",
         lambda o: {"L0.z": put(torch.cat([o(ids)["L0.z"][0] for ids in RAGGED]).mean(0), LAST)}),
-    one("the mean of attention is taken at each position", "ablate L1H3 with zero\nablate L0H2.pattern with mean over {batch}",
+    one("the mean of attention is taken at each position",
+        "ablate L1H3 with zero\nablate L0H2.pattern with mean over {batch}",
         lambda o: {"L1.result": zero(heads=[3]), "L0.pattern": rows(lambda x: o("batch")["L0.pattern"].mean(0), heads=[2])}),
     onto("ablate by the mean of a named prompt", "ablate L*H* except L0H0, L1H2 with mean over clean",
          lambda o: {f"L{n}.result": put(o()[f"L{n}.result"].mean((0, 1)), heads=heads)
@@ -150,7 +154,8 @@ VALUES: list[Case] = [
          lambda o: {"L0.mlp_out": add(-0.5 * o()["L0.mlp_out"][0, -1] + VEC, LAST)},
          head=TWO + "let a = clean.L0.mlp @last\nlet b = {vec} - a / 2\n"),
     onto("mean over examples and positions", "steer L0.resid by mean(clean.L0.resid) - mean(dirty.L0.resid @[1,2])",
-         lambda o: {"L0.resid_post": add(o()["L0.resid_post"].mean((0, 1)) - o("dirty")["L0.resid_post"][:, 1:3].mean((0, 1)))}),
+         lambda o: {"L0.resid_post": add(o()["L0.resid_post"].mean((0, 1)) - o("dirty")["L0.resid_post"][:,
+             1:3].mean((0, 1)))}),
     Case("mean over the examples of two sets", "prompt pos = {batch}\nprompt neg = {others}\nprompt test = {clean}\n"
          "let v = mean(pos.L0.resid @last) - mean(neg.L0.resid @last)\nrun on test:\n    steer L0.resid by v * 2\n"
          "    save logits\n",
@@ -203,9 +208,9 @@ def each_head(site: str, edit: Any) -> Any:
 GRIDS: list[Case] = [
     grid("patch the stream layer by layer, position by position", "patch each L*.resid @each from clean",
          lambda o: [{f"L{n}.resid_post": put(o()[f"L{n}.resid_post"], [p])} for n in range(2) for p in range(6)],
-         (("layer", 2), ("pos", 6)), "L0.resid_post", prompt="dirty", at=((0,),), passes=PASSES),
+         (("layer", 2), ("pos", 6)), "L0.resid_post", prompt="dirty", at=((0,),), passes=PASSES, families=FAMILIES),
     grid("zero every head in turn", "zero each L*H*", each_head("result", lambda o, n, h: zero(heads=[h])),
-         (("layer", 2), ("head", 4)), "L0H0", passes=(("main", "hooked"),)),
+         (("layer", 2), ("head", 4)), "L0H0", passes=(("main", "hooked"),), families=FAMILIES),
     grid("ablate every head in turn by a corpus mean", "ablate each L*H* with mean over {batch}",
          each_head("result", lambda o, n, h: put(o("batch")[f"L{n}.result"].mean((0, 1)), heads=[h])),
          (("layer", 2), ("head", 4))),
@@ -214,14 +219,18 @@ GRIDS: list[Case] = [
          prompt="dirty"),
     grid("one head after another of one layer", "zero each L1H[0,2] @last",
          lambda o: [{"L1.result": zero(LAST, heads=[h])} for h in (0, 2)], (("head", 2),)),
-    grid("key heads in turn", "zero each L*H*.v", lambda o: [{f"L{n}.v": zero(heads=[h])} for n in range(2) for h in range(2)],
-         (("layer", 2), ("kv_head", 2)), families=tuple(f for f in FAMILIES if f not in ("gpt2", "gpt_neox"))),
-    grid("neurons in turn", "scale each L0N[1,5,9] by 3", lambda o: [{"L0.mlp_post": times(3.0, units=[n])} for n in (1, 5, 9)],
+    grid("key heads in turn", "zero each L*H*.v",
+         lambda o: [{f"L{n}.v": zero(heads=[h])} for n in range(2) for h in range(2)],
+         (("layer", 2), ("kv_head", 2)), families=("llama", "gemma2", "phi3", "chameleon")),
+    grid("neurons in turn", "scale each L0N[1,5,9] by 3",
+         lambda o: [{"L0.mlp_post": times(3.0, units=[n])} for n in (1, 5, 9)],
          (("neuron", 3),)),
     grid("dimensions in turn", "zero each L*.resid[0:3]",
-         lambda o: [{f"L{n}.resid_post": zero(units=[d])} for n in range(2) for d in range(3)], (("layer", 2), ("d_model", 3))),
+         lambda o: [{f"L{n}.resid_post": zero(units=[d])} for n in range(2) for d in range(3)],
+         (("layer", 2), ("d_model", 3))),
     grid("a list makes one axis", "zero each L1.mlp @last, L0H1 @last, L0.attn @last",
-         lambda o: [{"L1.mlp_out": zero(LAST)}, {"L0.result": zero(LAST, heads=[1])}, {"L0.attn_out": zero(LAST)}], (("site", 3),)),
+         lambda o: [{"L1.mlp_out": zero(LAST)}, {"L0.result": zero(LAST, heads=[1])}, {"L0.attn_out": zero(LAST)}],
+         (("site", 3),)),
     grid("a group makes one axis", "group some = L0H1, L1H[0,3]\nzero each some",
          lambda o: [{"L0.result": zero(heads=[1])}, {"L1.result": zero(heads=[0])}, {"L1.result": zero(heads=[3])}],
          (("site", 3),)),
@@ -242,14 +251,16 @@ GRIDS: list[Case] = [
          lambda o: [{"L0.resid_post": add(c * VEC)} for c in (0, 2, -4)], (("c", 3),)),
     grid("a sweep over layers", "sweep l in 0:2\nzero L[l].mlp @last",
          lambda o: [{f"L{n}.mlp_out": zero(LAST)} for n in range(2)], (("l", 2),)),
-    grid("a sweep over positions", "sweep p in [1, 3]\nzero L0.resid @p", lambda o: [{"L0.resid_post": zero([p])} for p in (1, 3)],
+    grid("a sweep over positions", "sweep p in [1, 3]\nzero L0.resid @p",
+         lambda o: [{"L0.resid_post": zero([p])} for p in (1, 3)],
          (("p", 2),)),
     grid("a sweep over Python's vectors", "sweep v in {vecs}\nsteer L1.mlp by 2 * v",
          lambda o: [{"L1.mlp_out": add(2 * draws(32, seed=s))} for s in (6, 7, 8)], (("v", 3),)),
     grid("a sweep over Python's numbers", "sweep c in {zeros}\nscale L0.mlp by c",
          lambda o: [{"L0.mlp_out": times(c)} for c in (0.0, 0.5, 2.0)], (("c", 3),)),
     grid("two sweeps and each", "sweep c in [1, 2]\nsweep l in 0:2\nsteer L[l].mlp by c\nzero each L0H[1,3]",
-         lambda o: [{f"L{n}.mlp_out": add(c), "L0.result": zero(heads=[h])} for c in (1, 2) for n in range(2) for h in (1, 3)],
+         lambda o: [{f"L{n}.mlp_out": add(c), "L0.result": zero(heads=[h])} for c in (1, 2) for n in range(2) for h in (1,
+             3)],
          (("c", 2), ("l", 2), ("head", 2))),
     grid("a sweep through a let", "sweep c in [1, 3]\nlet v = c * {vec}\nsteer L0.resid by v",
          lambda o: [{"L0.resid_post": add(c * VEC)} for c in (1, 3)], (("c", 2),)),
@@ -257,13 +268,16 @@ GRIDS: list[Case] = [
          lambda o: [{"L0.mlp_out": times(0.5)}, {"L0.mlp_out": times(0.5), "L1.mlp_out": times(0.5)}], (("layer", 2),)),
     grid("edges of layers with those around them", "cut each L* @1 -> @last window=3",
          lambda o: [{f"L{n}.scores": uncut([1], [5]) for n in range(2)}] * 2, (("layer", 2),)),
-    grid("edges in turn of layers", "cut each L* @1 -> @last", lambda o: [{f"L{n}.scores": uncut([1], [5])} for n in range(2)],
+    grid("edges in turn of layers", "cut each L* @1 -> @last",
+         lambda o: [{f"L{n}.scores": uncut([1], [5])} for n in range(2)],
          (("layer", 2),), "L0.scores"),
     grid("edges in turn of heads", "cut each L*H* @[1,2] -> @last",
-         lambda o: [{f"L{n}.scores": uncut([1, 2], [5], [h])} for n in range(2) for h in range(4)], (("layer", 2), ("head", 4))),
+         lambda o: [{f"L{n}.scores": uncut([1, 2], [5], [h])} for n in range(2) for h in range(4)],
+         (("layer", 2), ("head", 4))),
     grid("keys in turn", "cut L0 @each -> @last renorm=false", lambda o: [{"L0.pattern": lose([p], [5])} for p in range(6)],
          (("pos", 6),)),
-    grid("queries in turn", "cut L1H2 @0 -> @each[1, 3, last]", lambda o: [{"L1.scores": uncut([0], [q], [2])} for q in (1, 3, 5)],
+    grid("queries in turn", "cut L1H2 @0 -> @each[1, 3, last]",
+         lambda o: [{"L1.scores": uncut([0], [q], [2])} for q in (1, 3, 5)],
          (("query_pos", 3),)),
     grid("noise of size zero in turn", "noise each L*H* by 0", each_head("result", lambda o, n, h: times(1.0)),
          (("layer", 2), ("head", 4))),
@@ -295,10 +309,13 @@ def _cells_from_cells(o: Oracle) -> dict[str, Any]:
 
 
 STACKS: list[Case] = [
-    Case("runs stand on runs", ONE + "run a on main:\n    zero L0H0\n    save logits\nrun b on a:\n    zero L1H1\n    save logits\n"
-         "run c on a:\n    zero each L*.mlp\n    save logits\nrun d on c:\n    zero L1H1\n    save logits\n", _stack, ("L0H0.result",),
+    Case("runs stand on runs",
+         ONE + "run a on main:\n    zero L0H0\n    save logits\nrun b on a:\n    zero L1H1\n    save logits\n"
+         "run c on a:\n    zero each L*.mlp\n    save logits\nrun d on c:\n    zero L1H1\n    save logits\n", _stack,
+         ("L0H0.result",),
          run="a", passes=(("main", "a", "b", "c", "d"),)),
-    Case("restored after corruption, and taken from a run", ONE + "run a on main:\n    set embed @1 to {vec}\n    save logits\n"
+    Case("restored after corruption, and taken from a run",
+         ONE + "run a on main:\n    set embed @1 to {vec}\n    save logits\n"
          "run b on a:\n    patch each L*.mlp @each from baseline\n    save logits\n"
          "run c on main:\n    patch L1.attn @last from a\n    save logits\n", _from_run, (), run="b",
          axes=(("layer", 2), ("pos", 6)), passes=(("main", "a"), ("b", "c"))),
@@ -306,7 +323,8 @@ STACKS: list[Case] = [
          "run b on main:\n    patch L1.mlp from a\n    scale L0.attn by 1 * c / c\n    save logits\n", _cells_from_cells, (),
          run="b", axes=(("c", 2),)),
     Case("two lines with each make a product", ONE + "zero each L0H[0,1]\nzero each L1H[2,3]\nsave logits\n",
-         lambda o: {"hooked.logits": torch.stack([o.logits(edits={"L0.result": zero(heads=[a]), "L1.result": zero(heads=[b])})
+         lambda o: {"hooked.logits": torch.stack([o.logits(edits={"L0.result": zero(heads=[a]),
+                                                                  "L1.result": zero(heads=[b])})
                                                   for a in (0, 1) for b in (2, 3)]).reshape(2, 2, 1, 6, -1)}),
     Case("a run takes from a run on another prompt", TWO + "run a on clean:\n    zero L0.mlp\nrun b on dirty:\n"
          "    patch L0.resid @last from a\n    save logits\n",
@@ -316,13 +334,14 @@ STACKS: list[Case] = [
 ]
 
 
-def path(o: Oracle, senders: Iterable[tuple[int, int]], receiver: str, heads: Any = None, held: tuple[str, ...] = ("z",)) -> Tensor:
+def path(o: Oracle, senders: Iterable[tuple[int, int]], receiver: str, heads: Any = None, held: tuple[str, ...] = ("z",),
+         at: Any = None) -> Tensor:
     """Path patching by hand on `clean` from `dirty`: two passes for each sender."""
     cells = []
     for layer, head in senders:
         still = {f"L{n}.{site}": put(o()[f"L{n}.{site}"]) for n in range(o.layers) for site in held}
         first = o("clean", {**still, f"L{layer}.result": put(o("dirty")[f"L{layer}.result"], heads=[head])})
-        cells.append(o.logits("clean", {receiver: put(first[receiver], heads=heads)}))
+        cells.append(o.logits("clean", {receiver: put(first[receiver], at, heads)}))
     return torch.stack(cells)
 
 
@@ -330,9 +349,9 @@ ALL = [(n, h) for n in range(2) for h in range(4)]
 
 
 def _paths(name: str, line: str, receiver: str, heads: Any = None, held: tuple[str, ...] = ("z",), senders: Any = ALL,
-           axes: Any = (("layer", 2), ("head", 4)), families: tuple[str, ...] = FAMILIES) -> Case:
+           axes: Any = (("layer", 2), ("head", 4)), at: Any = None, families: tuple[str, ...] = FAMILIES) -> Case:
     def expected(o: Oracle) -> dict[str, Tensor]:
-        found = path(o, senders, receiver, heads, held)
+        found = path(o, senders, receiver, heads, held, at)
         return {"hooked.logits": found.reshape(*(n for _, n in axes), *found.shape[1:])}
 
     return Case(name, f"{TWO}run on clean:\n    {line}\n    save logits\n", expected, axes=axes, families=families)
@@ -343,7 +362,10 @@ PATHS: list[Case] = [
     _paths("paths to a key head", "patch each L*H* -> L1H1.k from dirty", "L1.k", [1]),
     _paths("paths to all values", "patch each L0H* -> L1.v from dirty", "L1.v", senders=ALL[:4], axes=(("head", 4),)),
     _paths("direct paths to the logits", "patch each L*H* -> logits from dirty", "logits"),
-    _paths("paths with MLPs held", "patch each L*H* -> L1.resid_post from dirty mlps=freeze", "L1.resid_post", held=("z", "mlp_out")),
+    _paths("paths with MLPs held", "patch each L*H* -> L1.resid_post from dirty mlps=freeze", "L1.resid_post",
+           held=("z", "mlp_out")),
+    _paths("paths to one position of a receiver", "patch each L0H* -> L1H2.q @last from dirty", "L1.q", [2], senders=ALL[:4],
+           axes=(("head", 4),), at=LAST),
     _paths("one path", "patch L0H1 -> L1.resid_mid from dirty", "L1.resid_mid", senders=[(0, 1)], axes=(), families=MIDS),
 ]
 
@@ -387,10 +409,13 @@ BATCHES: list[Case] = [
          axes=(("layer", 2),)),
     Case("answers from Python", "prompt {batch}\nanswer {answers} vs {reversed_answers}\nmetric logit_diff\nzero L0.mlp\n",
          lambda o: {"hooked.logit_diff": diff(o.logits("batch", {"L0.mlp_out": zero()})) * torch.tensor([1.0, -1.0])}),
-    ragged("edit the last token of each", "zero L0.resid @last", lambda o, ids: {"L0.resid_post": zero(LAST)}, at=((5,), (2,), (3,))),
-    ragged("edit a position counted from the start", "steer L0.mlp @1 by {vec}", lambda o, ids: {"L0.mlp_out": add(VEC, [1])}),
+    ragged("edit the last token of each", "zero L0.resid @last", lambda o, ids: {"L0.resid_post": zero(LAST)},
+           at=((5,), (2,), (3,))),
+    ragged("edit a position counted from the start", "steer L0.mlp @1 by {vec}", lambda o,
+           ids: {"L0.mlp_out": add(VEC, [1])}),
     ragged("edit all tokens", "scale L0H1 by 2", lambda o, ids: {"L0.result": times(2.0, heads=[1])}),
-    ragged("cut a ragged batch", "cut L* @0 -> @last", lambda o, ids: {f"L{n}.scores": uncut([0], [len(ids) - 1]) for n in range(2)}),
+    ragged("cut a ragged batch", "cut L* @0 -> @last", lambda o,
+           ids: {f"L{n}.scores": uncut([0], [len(ids) - 1]) for n in range(2)}),
     ragged("cut after the softmax", "cut L1H2 @[0,1] -> @last renorm=false",
            lambda o, ids: {"L1.pattern": lose([0, 1], [len(ids) - 1], [2])}),
     ragged("patch one prompt's last token into all", "patch L0.resid @last from clean",
@@ -398,7 +423,8 @@ BATCHES: list[Case] = [
            head="prompt clean = {clean}\nprompt ragged = {ragged}\nanswer {right} vs {wrong}\nmetric logit_diff\n"),
     ragged("ablate by the mean over real tokens", "ablate L0H1 with mean over ragged", _mean_of_batch),
     ragged("freeze attention of ragged prompts", "freeze L*.pattern\n    zero L0.resid_pre @1",
-           lambda o, ids: {"L0.resid_pre": zero([1]), **{f"L{n}.pattern": put_rows(o(ids)[f"L{n}.pattern"]) for n in range(2)}}),
+           lambda o, ids: {"L0.resid_pre": zero([1]),
+                           **{f"L{n}.pattern": put_rows(o(ids)[f"L{n}.pattern"]) for n in range(2)}}),
     ragged("patch from the untouched run", "zero L0.attn\n    patch L1.mlp from baseline",
            lambda o, ids: {"L0.attn_out": zero(), "L1.mlp_out": put(o(ids)["L1.mlp_out"])}),
     ragged("project out of a ragged batch", "project_out L0.resid along L0.resid_pre @last",

@@ -39,7 +39,8 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
 def given(oracle: Oracle) -> dict[str, Any]:
     """What the names in the braces of every case stand for."""
     return {**PROMPTS, "right": RIGHT, "wrong": WRONG, "vec": draws(32, seed=1), "other": draws(32, seed=2),
-            "per_pos": draws(6, 32, seed=3), "per_example": draws(2, 6, 32, seed=4), "head_vec": draws(oracle.d_head, seed=5),
+            "per_pos": draws(6, 32, seed=3), "per_example": draws(2, 6, 32, seed=4),
+            "head_vec": draws(oracle.d_head, seed=5),
             "vecs": [draws(32, seed=6), draws(32, seed=7), draws(32, seed=8)], "two": 2.0, "zeros": [0.0, 0.5, 2.0],
             "where": [1, 4], "places": ["L0H1", "L1.mlp_out"], "pairs": [(0, 1), (1, 2)],
             "row": torch.tensor([0.1, 0.2, 0.3, 0.1, 0.1, 0.2]), "vocab_vec": draws(oracle.d_vocab, seed=9),
@@ -265,8 +266,9 @@ def onto(name: str, line: str, edits: Callable[[Oracle], Mapping[str, Edit]], *o
 
 
 def grid(name: str, line: str, cells: Callable[[Oracle], Iterable[Mapping[str, Edit]]], axes: Any, *order: str,
-         prompt: str = "clean", head: str = "", families: tuple[str, ...] = FAMILIES, **more: Any) -> Case:
-    """A case of a sweep: every cell is a run of its own; axes are given for the family `gpt2` or by a function."""
+         prompt: str = "clean", head: str = "", families: tuple[str, ...] = ("gpt2", "llama", "gemma2"),
+         **more: Any) -> Case:
+    """A case of a sweep: every cell is a run of its own."""
     def expected(o: Oracle) -> dict[str, Tensor]:
         found = torch.stack([o.logits(prompt, edits) for edits in cells(o)])
         return {"hooked.logits": found.reshape(*(n for _, n in axes), *found.shape[1:])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from math import prod
 
@@ -93,11 +92,20 @@ def test_the_plan_has_the_places_the_axes_and_the_passes(case):
         assert tuple(tuple(one.name for one in group) for group in schedule(plan)) == case.passes
 
 
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in CASES 
+                                  if "save logits" in c.text and "run a" not in c.text and c.order and not c.axes])
+def test_what_is_expected_differs_from_the_untouched_run(case):
+    o = oracle(case.families[0])
+    logits = torch.as_tensor(case.expected(o)["hooked.logits"])
+    plain = [o.logits(name) for name in ("clean", "dirty", "batch", "others")]
+    assert all(logits.shape != one.shape or float((logits - one)[..., :33].abs().max()) > 1e-3 for one in plain)
+
+
 @pytest.mark.parametrize(("case", "family"), ROWS)
 def test_the_numbers_are_those_of_the_hand_written_transformer(case, family, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, tensors in case.files(oracle(family)).items():
-        save_file(tensors, os.path.join(tmp_path, name))
+        save_file(tensors, tmp_path / name)
     run = model(family).run(read(case.text), values=oracle(family).given)
     for key, expected in wanted(case, case.expected(oracle(family))).items():
         got, want = torch.as_tensor(number(run, key)).double(), torch.as_tensor(expected).double()

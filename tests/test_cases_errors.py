@@ -32,8 +32,10 @@ GIVEN = {**PROMPTS, "right": 11, "wrong": 17, "answers": [11, 17], "vec": draws(
 ROWS = [
     # Answers and prompts
     ("an answer of two tokens", "gpt2", True, TEXT + 'answer "w1 w2"\nmetric logit\nzero L0H0', "2:8", "first("),
-    ("an answer of two tokens shows its pieces", "gpt2", True, TEXT + 'answer "w1 w2"\nmetric logit\nzero L0H0', "2:8", "'w1'"),
-    ("an answer that the tokenizer lacks", "gpt2", True, TEXT + 'answer "Paris"\nmetric logit\nzero L0H0', "2:8", "vocabulary"),
+    ("an answer of two tokens shows its pieces", "gpt2", True, TEXT + 'answer "w1 w2"\nmetric logit\nzero L0H0', "2:8",
+     "'w1'"),
+    ("an answer that the tokenizer lacks", "gpt2", True, TEXT + 'answer "Paris"\nmetric logit\nzero L0H0', "2:8",
+     "vocabulary"),
     ("two answers for one prompt", "gpt2", False, IDS + "answer {answers}\nmetric prob\nzero L0H0", "2:8", "2 answers"),
     ("an answer beyond the vocabulary", "gpt2", False, IDS + "answer {huge}\nmetric prob\nzero L0H0", "2:8", "100"),
     ("a fraction as an answer", "gpt2", False, IDS + "answer {two}\nmetric prob\nzero L0H0", "2:8", "answer"),
@@ -43,21 +45,26 @@ ROWS = [
     ("nothing as a prompt", "gpt2", False, "prompt {empty}\nzero L0H0", "1:1", "empty"),
     ("a prompt beyond the vocabulary", "gpt2", False, "prompt {big}\nzero L0H0", "1:1", "1000"),
     ("a prompt that is too long", "gpt2", False, "prompt {too_long}\nzero L0H0", "1:1", "65 tokens"),
-    ("two prompts and lines of neither", "gpt2", False, "prompt a = {clean}\nprompt b = {dirty}\nzero L0H0", "3:1", "run on b"),
+    ("two prompts and lines of neither", "gpt2", False, "prompt a = {clean}\nprompt b = {dirty}\nzero L0H0", "3:1",
+     "run on b"),
     # Sources
     ("prompts of different length in a patch", "gpt2", False, LONG + "patch L0.resid from a", "4:5", "8 tokens"),
     ("a patch shows the tokens of the source", "gpt2", False, LONG + "patch L0.resid from a", "4:5", "1:'#20'"),
     ("a patch shows the tokens of the target", "gpt2", False, LONG + "patch L0.resid from a", "4:5", "1:'#12'"),
     ("different lengths under @each", "gpt2", False, LONG + "patch L0.resid @each from a", "4:5", "8"),
     ("a range that is longer in the source", "gpt2", False, LONG + "patch L0.resid @3: from a", "4:5", "5 tokens"),
-    ("a source run that comes later", "gpt2", False, IDS + "run a on main:\n    patch L0.resid from b\nrun b on main:\n    zero L0H0",
+    ("a source run that comes later", "gpt2", False,
+     IDS + "run a on main:\n    patch L0.resid from b\nrun b on main:\n    zero L0H0",
      "3:25", "later"),
     ("a run that takes from itself", "gpt2", False, IDS + "run a on main:\n    patch L0.resid from a", "3:25", "itself"),
-    ("more examples in the source", "gpt2", False, "prompt a = {batch}\nprompt b = {clean}\nrun on b:\n    patch L0.resid from a",
+    ("more examples in the source", "gpt2", False,
+     "prompt a = {batch}\nprompt b = {clean}\nrun on b:\n    patch L0.resid from a",
      "4:5", "2 prompts"),
-    ("a run that is swept as a source", "gpt2", False, IDS + "run a on main:\n    zero each L0H*\nrun b on main:\n    patch L1.mlp from a",
+    ("a run that is swept as a source", "gpt2", False,
+     IDS + "run a on main:\n    zero each L0H*\nrun b on main:\n    patch L1.mlp from a",
      "5:5", "swept"),
-    ("a corpus of different lengths, position by position", "gpt2", False, IDS + "ablate L0.mlp with mean over {ragged} per=pos",
+    ("a corpus of different lengths, position by position", "gpt2", False,
+     IDS + "ablate L0.mlp with mean over {ragged} per=pos",
      "2:1", "length"),
     ("a number as a corpus", "gpt2", False, IDS + "ablate L0H0 with mean over {two}", "2:28", "float"),
     ("no such file", "gpt2", False, IDS + 'patch L0.mlp from "none.safetensors"', "2:1", "none.safetensors"),
@@ -114,7 +121,8 @@ ROWS = [
     ("no position embedding", "llama", False, IDS + "zero pos_embed", "2:6", "pos_embed"),
     ("an unknown mark", "gpt2", False, IDS + "mark subject = 2\nzero L0.resid @subjekt", "3:16", "subject"),
     ("a position's text that is absent", "gpt2", True, TEXT + 'zero L0.resid @"Paris"', "2:15", "Mary"),
-    ("a position's text that comes twice", "gpt2", True, 'prompt "Mary w1 Mary"\nzero L0.resid @"Mary"', "2:15", '"Mary"[*]'),
+    ("a position's text that comes twice", "gpt2", True, 'prompt "Mary w1 Mary"\nzero L0.resid @"Mary"', "2:15",
+     '"Mary"[*]'),
     ("a position's text without tokenizer", "gpt2", False, IDS + 'zero L0.resid @"Mary"', "2:15", "tokenizer"),
     ("images in a text", "gpt2", False, IDS + "cut L* @image -> @last", "2:8", "image"),
     ("new tokens without generate", "gpt2", False, IDS + "zero L0.resid @new", "2:15", "generate"),
@@ -148,13 +156,16 @@ ROWS = [
     ("direct attribution of queries", "gpt2", False, ANSWERED + "attribute L0.q with dla", "3:1", "L0.q"),
     ("direct attribution through a norm", "gemma2", False, ANSWERED + "attribute L0H1 with dla", "3:1", "attn_out"),
     ("a gradient of a rank", "gpt2", False, ANSWERED + "metric rank\nattribute L0H*", "4:1", "gradient"),
-    ("attribution between different lengths", "gpt2", False, "prompt a = {longer}\nprompt b = {clean}\nanswer {right} vs {wrong}\n"
+    ("attribution between different lengths", "gpt2", False,
+     "prompt a = {longer}\nprompt b = {clean}\nanswer {right} vs {wrong}\n"
      "attribute L*.mlp with patch from a", "4:1", "numbers of tokens"),
     ("writing on with a masked model", "bert", False, IDS + "generate 3", "2:1", "next token"),
     ("writing on too far", "gpt2", False, IDS + "generate 100", "2:1", "generate 59"),
-    ("a claim that does not hold", "gpt2", False, ANSWERED + "metric logit_diff\nzero L0H0\nexpect hooked.logit_diff > 1000", "5:1",
+    ("a claim that does not hold", "gpt2", False, ANSWERED + "metric logit_diff\nzero L0H0\nexpect hooked.logit_diff > 1000",
+     "5:1",
      "> 1000"),
-    ("a claim about a sweep", "gpt2", False, ANSWERED + "metric logit_diff\nzero each L0H*\nexpect hooked.logit_diff > 0", "5:1", "max("),
+    ("a claim about a sweep", "gpt2", False, ANSWERED + "metric logit_diff\nzero each L0H*\nexpect hooked.logit_diff > 0",
+     "5:1", "max("),
 ]
 
 
@@ -192,6 +203,7 @@ def test_the_first_of_two_tokens_is_an_answer():
 
 def test_a_metric_that_is_no_number_is_kept_with_a_warning():
     with pytest.warns(HooklabWarning, match="NaN"):
-        run = model("gpt2").run(IDS + "metric bad = {f}\nmetric entropy\nzero L0H1\n", values={**GIVEN, "f": lambda out: float("nan")})
+        run = model("gpt2").run(IDS + "metric bad = {f}\nmetric entropy\nzero L0H1\n",
+                                values={**GIVEN, "f": lambda out: float("nan")})
     assert run.metrics["hooked"]["bad"] != run.metrics["hooked"]["bad"]
     assert run.metrics["hooked"]["entropy"] > 0

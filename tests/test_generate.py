@@ -827,3 +827,43 @@ def test_a_model_is_as_before_also_after_an_interrupt(name, error):
             model.run(spec, ids=[PROMPT], f=interrupt)
     assert 2 in seen and state(hf) == before
     assert written(model, "generate 9") == [greedy(name, PROMPT)]
+
+
+def test_noise_is_drawn_anew_for_each_new_token():
+    model = opened("gpt2")
+    run = model.run("prompt {ids}\nnoise L0.resid @new by 1 seed=3\ngenerate 6\nsave L0.resid_post @new as noisy",
+                    ids=[PROMPT])
+    ids = [*PROMPT, *run.texts["hooked"][0].ids][:-1]
+    noise = (run["noisy"] - model.capture([ids], "L0.resid_post")["L0.resid_post"][:, len(PROMPT):])[0]
+    assert float(noise.std()) == pytest.approx(1, abs=0.2)
+    assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.7
+
+
+def test_a_mean_over_all_tokens_is_put_in_at_every_step():
+    model, corpus = opened("llama"), [[30, 21, 23, 4], [55, 60, 31, 8]]
+    mean = model.capture(corpus, "L0.mlp_out")["L0.mlp_out"].mean((0, 1))
+    run = model.run(f"prompt main = {{ids}}\nprompt abc = {{corpus}}\nrun hooked on main:\n"
+                    f"  ablate L0.mlp with mean over abc\n  generate {COUNT}\n  " + SAVED.replace("\n", "\n  "),
+                    ids=[PROMPT], corpus=corpus)
+    agrees(model, run, "hooked", [PROMPT], lambda n, total, _: {"L0.mlp_out": lambda x: mean.expand_as(x).clone()})
+
+
+def test_edits_of_a_run_act_on_what_a_run_stacked_on_it_writes():
+    run = opened("gpt2").run("prompt main = {ids}\nrun a on main:\n  steer L0.resid by {v}\nrun b on a:\n  zero L1H0\n"
+                             "  generate 9\nrun c on main:\n  steer L0.resid by {v}\n  zero L1H0\n  generate 9",
+                             ids=[PROMPT], v=V)
+    assert run.texts["b"][0].ids == run.texts["c"][0].ids != greedy("gpt2", PROMPT)
+
+
+@pytest.mark.parametrize("line", ["steer L0.resid @3 by 1 steps=new", "cut L0 @new -> @new", "cut L0 @new -> @last"])
+def test_positions_of_the_prompt_are_not_confused_with_new_ones(line):
+    with pytest.raises(SpecError, match="of the prompt"):
+        opened("gpt2").plan(f"prompt {{ids}}\n{line}\ngenerate 4", ids=[PROMPT])
+
+
+def test_steps_narrow_what_the_position_means():
+    spec = "prompt {{ids}}\nsteer L0.resid {} by {{v}} steps={}\ngenerate 9"
+    texts = {args: opened("gpt2").run(spec.format(*args), ids=[PROMPT], v=V).texts["hooked"][0].ids
+             for args in (("@prompt", "[0,2]"), ("@prompt", "prompt"), ("@new", "[0,2]"), ("", "[2]"))}
+    assert texts["@prompt", "[0,2]"] == texts["@prompt", "prompt"]
+    assert texts["@new", "[0,2]"] == texts["", "[2]"]

@@ -7,18 +7,20 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from oracle import CLEAN, DIRTY, PROMPTS, RIGHT, WRONG, Oracle, add, draws
+from oracle import CLEAN, PROMPTS, RIGHT, WRONG, Oracle, add, draws
 from tiny_models import build
 
 import hooklab as hl
 from hooklab.problems import SpecError
 
 FAMILIES = ("gpt2", "llama", "gpt_neox", "gemma2")
-SITES = ("resid_pre", "ln1", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out", "ln2", "mlp_pre", "mlp_post", "mlp_out",
+SITES = ("resid_pre", "ln1", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out", "ln2", "mlp_pre", "mlp_post",
+         "mlp_out",
          "resid_post")
 ALL = ", ".join(["embed", *(f"L{n}.{site}" for n in range(2) for site in SITES), "ln_final", "logits"])
 ORDER = ["embed", *(f"L{n}.{site}" for n in range(2) for site in SITES), "ln_final", "logits"]
 GIVEN = {**PROMPTS, "right": RIGHT, "wrong": WRONG, "vec": draws(32, seed=1)}
+PAIR = "prompt clean = {clean}\nprompt dirty = {dirty}\n"
 METRIC = "answer {right} vs {wrong}\nmetric logit_diff\n"
 
 
@@ -61,7 +63,8 @@ def test_what_comes_before_an_edit_is_bit_for_bit_the_same(family, line, site):
     for name in ORDER:
         idle, edited = found[f"idle.{name}"], found[f"edited.{name}"]
         axis = 2 if name.endswith(("scores", "pattern")) else 1
-        parallel = family == "gpt_neox" and site.startswith("L1.") and name in ("L1.ln2", "L1.mlp_pre", "L1.mlp_post", "L1.mlp_out")
+        parallel = family == "gpt_neox" and site.startswith("L1.") and name in ("L1.ln2", "L1.mlp_pre", "L1.mlp_post",
+            "L1.mlp_out")
         if ORDER.index(name) < ORDER.index(site):
             assert same(idle, edited), f"{name} comes before {site}"
         assert same(idle.narrow(axis, 0, 3), edited.narrow(axis, 0, 3)), f"positions before 3 at {name}"
@@ -97,7 +100,8 @@ def test_a_cut_row_sums_to_one_or_loses_exactly_what_was_cut(family, renorm):
     assert (edited[:, 1:3, -1, [2, 4]] == 0).all()
     lost = idle[:, 1:3, -1, [2, 4]].sum(-1)
     left = edited[:, 1:3, -1].sum(-1)
-    torch.testing.assert_close(left, torch.ones_like(lost) if renorm == "true" else idle[:, 1:3, -1].sum(-1) - lost, atol=1e-6, rtol=0)
+    torch.testing.assert_close(left, torch.ones_like(lost) if renorm == "true" else idle[:, 1:3, -1].sum(-1) - lost,
+                               atol=1e-6, rtol=0)
     if renorm == "false":
         kept = [0, 1, 3, 5]
         assert same(edited[:, 1:3, -1][..., kept], idle[:, 1:3, -1][..., kept])
@@ -117,30 +121,30 @@ def test_a_later_token_does_not_reach_an_earlier_one(family, line):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("place", ["embed", "L0.resid", "L1H2", "L*.z", "L*.q @last", "L*.pattern", "L0.scores @3", "L*.mlp_post",
-                                   "L0N[1,2]", "L1.resid[3,4] @1", "ln_final_scale", "logits", "L*.ln1", "L*.k", "L*.attn"])
+@pytest.mark.parametrize("place", ["embed", "L0.resid", "L1H2", "L*.z", "L*.q @last", "L*.pattern", "L0.scores @3",
+                                   "L*.mlp_post", "L0N[1,2]", "L1.resid[3,4] @1", "ln_final_scale", "logits", "L*.ln1",
+                                   "L*.k", "L*.attn"])
 def test_a_patch_from_itself_changes_nothing(family, place):
-    found = run(family, f"prompt {{clean}}\nrun idle on main:\n    save logits\nrun edited on main:\n    patch {place} from baseline\n"
-                "    save logits\n")
+    found = run(family, f"prompt {{clean}}\nrun edited on main:\n    patch {place} from baseline\n    save logits\n")
     again = run(family, "prompt {clean}\nsave logits\n")
-    torch.testing.assert_close(found["edited.logits"], again["logits"], atol=2e-6, rtol=1e-6)
-    fused = run(family, f"prompt {{clean}}\nrun edited on main:\n    patch {place} from baseline\n    patch {place} from baseline\n"
-                "    save logits\n")
-    assert same(fused["logits"], run(family, f"prompt {{clean}}\nrun edited on main:\n    patch {place} from baseline\n"
-                                     "    save logits\n")["logits"])
+    if place in ("L*.pattern", "L0.scores @3"):  # attention in the open adds up in another order than the fused kernel
+        torch.testing.assert_close(found["logits"], again["logits"], atol=2e-6, rtol=1e-6)
+    else:
+        assert same(found["logits"], again["logits"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_patching_the_first_stream_gives_the_source_run(family):
-    found = run(family, "prompt clean = {clean}\nprompt dirty = {dirty}\nrun on dirty:\n    patch L0.resid_pre from clean\n    save logits\n")
+    found = run(family, f"{PAIR}run on dirty:\n    patch L0.resid_pre from clean\n    save logits\n")
     torch.testing.assert_close(found["logits"], oracle(family).logits("clean"), atol=1e-5, rtol=1e-5)
     source = run(family, "prompt {clean}\nsave logits\n")["logits"]
-    torch.testing.assert_close(found["logits"], source, atol=1e-6, rtol=1e-6)
+    assert same(found["logits"], source)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_patching_the_last_stream_gives_the_sources_logits_there(family):
-    found = run(family, "prompt clean = {clean}\nprompt dirty = {dirty}\nrun on dirty:\n    patch L-1.resid_post @last from clean\n"
+    found = run(family,
+                "prompt clean = {clean}\nprompt dirty = {dirty}\nrun on dirty:\n    patch L-1.resid_post @last from clean\n"
                 "    save logits\n")
     torch.testing.assert_close(found["logits"][:, -1], oracle(family).logits("clean")[:, -1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found["logits"][:, :-1], oracle(family).logits("dirty")[:, :-1], atol=1e-5, rtol=1e-5)
@@ -148,13 +152,13 @@ def test_patching_the_last_stream_gives_the_sources_logits_there(family):
 
 # Rows, chunks and neighbours --------------------------------------------------------------------------------------------
 
-GRID = ("prompt clean = {clean}\nprompt dirty = {dirty}\n" + METRIC + "run on dirty:\n    patch each L*.resid @each from clean\n"
-        "    save L1.resid @last as end\n")
-NOISY = "prompt {batch}\n" + METRIC + "run a on main:\n    noise embed @1 by 0.5 samples=3\nrun b on a:\n    zero each L*H*\n"
+GRID = f"{PAIR}{METRIC}run on dirty:\n    patch each L*.resid @each from clean\n    save L1.resid as end\n"
+NOISY = ("prompt batch = {batch}\n" + METRIC + "run a on batch:\n    noise embed @1 by 0.5 samples=3\n"
+         "run b on a:\n    zero each L*H*\n")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("text", [GRID, NOISY.replace("main", "batch").replace("prompt {", "prompt batch = {")],
+@pytest.mark.parametrize("text", [GRID, NOISY],
                          ids=["a grid", "noise under a grid"])
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_chunks_of_a_batch_agree_with_the_whole(family, text, rows):
@@ -175,7 +179,8 @@ def test_the_passes_are_as_many_as_the_rows_ask_for():
 NOISE = "noise embed @1 by 0.5"
 
 
-@pytest.mark.parametrize("more", ["save L0.z", "zero L0H0 @0", "noise L1.mlp @2 by 0.1", "scale L1.attn by 1", "clamp L1.mlp min=-100"])
+@pytest.mark.parametrize("more", ["save L0.z", "zero L0H0 @0", "noise L1.mlp @2 by 0.1", "scale L1.attn by 1",
+                                  "clamp L1.mlp min=-100"])
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_another_line_does_not_reshuffle_the_noise(more, place):
     lines = [more, NOISE] if place == "before" else [NOISE, more]
@@ -232,7 +237,8 @@ def test_noise_is_the_same_every_time_and_follows_the_seed():
 def test_two_lines_of_noise_draw_apart():
     twice = drawn("prompt {clean}\nnoise embed by 1\nnoise embed by 1 samples=200\n").double()
     assert float(twice.std()) == pytest.approx(2**0.5, rel=0.03)
-    layers = run("gpt2", "prompt {clean}\nnoise L*.mlp by 1\nset L*.mlp to 0\nnoise L*.mlp by 1\nsave L*.mlp as m\n")["hooked.m"]
+    layers = run("gpt2",
+                 "prompt {clean}\nnoise L*.mlp by 1\nset L*.mlp to 0\nnoise L*.mlp by 1\nsave L*.mlp as m\n")["hooked.m"]
     assert abs(float(torch.corrcoef(layers.reshape(2, -1))[0, 1])) < 0.4
 
 
@@ -240,12 +246,14 @@ def test_all_cells_of_a_sweep_have_the_same_noise():
     found = run("gpt2", "prompt {clean}\nnoise embed by 0.5 samples=3\nzero each L*H*\nsave embed\n")["hooked.embed"]
     assert found.shape == (2, 4, 3, 1, 6, 32)
     assert (found == found[:1, :1]).all()
-    swept = run("gpt2", "prompt {clean}\nsweep c in [1, 2]\nnoise embed by 0.5\nsteer L0.mlp by c\nsave embed\n")["hooked.embed"]
+    swept = run("gpt2",
+                "prompt {clean}\nsweep c in [1, 2]\nnoise embed by 0.5\nsteer L0.mlp by c\nsave embed\n")["hooked.embed"]
     assert same(swept[0], swept[1])
 
 
 def test_a_run_on_a_noisy_run_has_its_noise_and_metrics_are_means_of_samples():
-    found = run("gpt2", "prompt {clean}\n" + METRIC + "run a on main:\n    noise embed @1 by 0.5 samples=5\n    save embed, logits\n"
+    found = run("gpt2",
+                "prompt {clean}\n" + METRIC + "run a on main:\n    noise embed @1 by 0.5 samples=5\n    save embed, logits\n"
                 "run b on a:\n    zero L1.mlp\n    save embed\n")
     assert same(found["a.embed"], found["b.embed"])
     values = found["a.logits"][:, 0, -1, RIGHT] - found["a.logits"][:, 0, -1, WRONG]
@@ -260,15 +268,17 @@ def test_a_run_on_a_noisy_run_has_its_noise_and_metrics_are_means_of_samples():
 
 
 def test_resampling_takes_whole_examples_of_the_corpus():
-    text = "prompt many = {many}\nprompt corpus = {others}\nrun on many:\n    ablate L0.mlp, L1H2 with resample over corpus{seed}\n" \
-           "    save L0.mlp, L1H2, L1H1\n"
+    text = "prompt many = {many}\nprompt corpus = {others}\nrun on many:\n" \
+           "    ablate L0.mlp, L1H2 with resample over corpus{seed}\n    save L0.mlp, L1H2, L1H1\n"
     found = run("gpt2", text.replace("{seed}", ""), many=[CLEAN] * 40)
     source = oracle("gpt2")("others")
-    chosen = [[i for i in range(2) if torch.allclose(row, source["L0.mlp_out"][i], atol=1e-6)] for row in found["L0.mlp_out"]]
+    chosen = [[i for i in range(2) if torch.allclose(row, source["L0.mlp_out"][i],
+                                                     atol=1e-6)] for row in found["L0.mlp_out"]]
     assert all(len(hits) == 1 for hits in chosen)
     assert 5 < sum(hits[0] for hits in chosen) < 35
     for row, (hit,) in zip(found["L1H2.result"], chosen, strict=True):
-        torch.testing.assert_close(row[:, 0], source["L1.result"][hit, :, 2], atol=1e-5, rtol=1e-5)  # one example for all places
+        torch.testing.assert_close(row[:, 0], source["L1.result"][hit, :, 2], atol=1e-5,
+                                   rtol=1e-5)  # one example for all places
     assert same(found["L0.mlp_out"], run("gpt2", text.replace("{seed}", ""), many=[CLEAN] * 40)["L0.mlp_out"])
     other = run("gpt2", text.replace("{seed}", " seed=5"), many=[CLEAN] * 40)["L0.mlp_out"]
     assert not same(found["L0.mlp_out"], other)
@@ -279,7 +289,8 @@ def test_resampling_takes_whole_examples_of_the_corpus():
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "phi3"])
 def test_direct_contributions_add_up_to_the_logit_difference(family):
-    found = run(family, "prompt {clean}\n" + METRIC + "attribute L*.attn, L*.mlp, embed" + (", pos_embed" if family == "gpt2" else "")
+    positions = ", pos_embed" if family == "gpt2" else ""
+    found = run(family, "prompt {clean}\n" + METRIC + "attribute L*.attn, L*.mlp, embed" + positions
                 + " with dla\n")
     o = oracle(family)
     nothing = o.logits("clean", {"ln_final_scale": lambda x: o()["ln_final_scale"], "L1.resid_post": torch.zeros_like})
@@ -313,7 +324,8 @@ def state(m):
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in hf.modules())
     flags = tuple(p.requires_grad for p in hf.parameters())
     grads = tuple(p.grad is None for p in hf.parameters())
-    return (hooks, flags, grads, hf.training, hf.config._attn_implementation, torch.is_grad_enabled(), dict(m.interleaver.callbacks),
+    return (hooks, flags, grads, hf.training, hf.config._attn_implementation, torch.is_grad_enabled(),
+            dict(m.interleaver.callbacks),
             m.interleaver.interleaving, torch.random.get_rng_state().sum().item(), tuple(sorted(vars(hf))))
 
 
@@ -361,7 +373,8 @@ def test_all_is_as_before_after_an_interrupt_between_passes(when):
     assert same(m.run("prompt {clean}\nsave logits\n", values=GIVEN)["logits"], before)
 
 
-@pytest.mark.parametrize("text", [GRID, "prompt {clean}\n" + METRIC + "attribute L*H*\nlens\n", "prompt {clean}\nnoise embed by 1\n",
+@pytest.mark.parametrize("text", [GRID, "prompt {clean}\n" + METRIC + "attribute L*H*\nlens\n",
+                                  "prompt {clean}\nnoise embed by 1\n",
                                   "prompt {clean}\nsteer L0.resid by {vec}\ngenerate 3 temperature=1\n"],
                          ids=["a grid", "gradients", "noise", "writing on"])
 def test_a_run_leaves_no_trace(text):
@@ -382,4 +395,3 @@ def test_what_was_saved_is_nobody_elses_memory():
         value.zero_()
     assert all(same(p, weights[name]) for name, p in m.hf.named_parameters())
     assert all(same(value, again[name]) for name, value in run("gpt2", found.spec).data.items())
-    assert DIRTY == PROMPTS["dirty"]

@@ -71,6 +71,15 @@ def test_no_file_speaks_of_the_place_where_it_was_written():
     assert not spoken
 
 
+def test_the_readme_cell_runs_and_its_claims_hold():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((model, text),) = re.findall(r"<!-- cell -->\n```\n%%hook (\w+)\n(.*?)```", readme, re.DOTALL)
+    with hl.load(model) as opened:
+        run = opened.run(text)
+    assert len(run.expectations) == 2 and all(claim.holds for claim in run.expectations)
+    assert run.grid.axes == ("layer", "pos")
+
+
 def test_the_readme_example_runs(tmp_path):
     """The example prints, to the letter, what stands under it."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from ..spec import ast
 from .loop import Loop
 from .program import Program
 from .steps import Step
-from .text import CodeError, I, X, beside, indented, ranged
+from .text import CodeError, I, X, indented, noted, quoted, ranged
 
 UNROLLED = 6
 """As many accesses to single layers are written one by one; more become a walk over the layers."""
@@ -40,9 +40,9 @@ class Blocks(Program):
             raise CodeError(f"{self.note(statement)}\na prompt with more than tokens is not written as code")
         if not statement.opts:
             if isinstance(statement.value, ast.Str):
-                return repr(statement.value.value)
+                return quoted(statement.value.value)
             if isinstance(statement.value, ast.List):
-                return "[" + ", ".join(repr(item.value) for item in statement.value.items) + "]"
+                return "[" + ", ".join(quoted(item.value) for item in statement.value.items) + "]"
             if isinstance(statement.value, ast.Py):
                 return self.hole(statement.value.source)
         return repr([list(ids) for ids in found.tokens.ids])
@@ -146,8 +146,7 @@ class Blocks(Program):
         if sum(line.count(X) for line in step.lines) > 1:
             lines, name = [f"x = {place}"], "x"
         lines += [line.replace(X, name).replace(I, layer) for line in step.lines]
-        lines[0] = beside(lines[0], step.note)
-        return _if(step.only, lines)
+        return _if(step.only, noted(lines, step.note))
 
 
 def _if(condition: str, lines: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from .loop import Loop
 from .native import ATTENTION_IMPORTS, INSIDE, attention_lines, hook_lines
 from .program import Program
 from .steps import Step
-from .text import CodeError, I, X, beside, indented
+from .text import CodeError, I, X, indented, noted, quoted
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -139,10 +139,10 @@ class Hooks(Program):
             return None, ""
         value = statement.value if statement is not None else None
         if isinstance(value, ast.Str):
-            return [value.value], f"[{value.value!r}]"
+            return [value.value], f"[{quoted(value.value)}]"
         if isinstance(value, ast.List):
             texts = [str(getattr(item, "value", "")) for item in value.items]
-            return texts, repr(texts)
+            return texts, "[" + ", ".join(map(quoted, texts)) + "]"
         hole = prompt[1:-1] if prompt.startswith("{") else value.source if isinstance(value, ast.Py) else None
         if hole is not None:
             found = self.plan.values[hole]
@@ -182,19 +182,23 @@ class Hooks(Program):
         if not found:
             return [], "[]"
         defined: list[str] = []
-        registered = ["handles = []"]
+        listed: list[str] = []
+        added: list[str] = []
         names: set[str] = set()
         for when, step in found:
             self._check(run, step)
             edit, lines = self._edit(run, when, step, names)
             defined += lines
-            where = str(step.layers) if step.layers is not None else "None"
-            if step.many:
-                added = [f"for i in {where}:", f"    handles.append(hook_{step.site}(i, {edit}))"]
+            handle = f"hook_{step.site}({step.layers if step.layers and not step.many else 'i' if step.many else None}, {edit})"
+            handle = f"*[{handle} for i in {step.layers}]" if step.many else handle
+            if step.only or added:  # the order of hooks on one module is the order of its edits
+                added += [f"if {step.only}:", f"    handles += [{handle}]"] if step.only else [f"handles += [{handle}]"]
             else:
-                added = [f"handles.append(hook_{step.site}({where}, {edit}))"]
-            registered += [f"if {step.only}:", *indented(added)] if step.only else added
-        return [*defined, *registered], "handles"
+                listed.append(handle)
+        one = f"handles = {listed[0][1:]}" if len(listed) == 1 and found[0][1].many else f"handles = [{', '.join(listed)}]"
+        many = [one] if len(listed) < 2 else ["handles = [", *indented(f"{handle}," for handle in listed), "]"]
+        defined = [line for n, line in enumerate(defined) if line or defined[n - 1:n] != [""]]
+        return [*defined, *many, *added], "handles"
 
     def _result(self, step: Step) -> bool:
         """Whether a step only reads logits, which the pass returns anyway."""
@@ -221,7 +225,7 @@ class Hooks(Program):
             name, count = f"{base}_{count}", count + 1
         names.add(name)
         lines = [line.replace(X, "x").replace(I, "i") for line in step.lines]
-        lines[0] = beside(lines[0], step.note)
+        lines = noted(lines, step.note)
         if when:
             lines = [f"if {when.format(NOW)}:", *indented(lines)]
-        return name, [f"def {name}(x, i):", *indented(lines), ""]
+        return name, ["", f"def {name}(x, i):", *indented(lines), ""]

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from ..compiler.plan import Axis
-from .text import CodeError, Leaf, Names, Text, plain, ranged
+from .text import CodeError, Leaf, Names, Text, literal, plain, ranged
 
 PLACES = ("pos", "query_pos", "key_pos")
 
@@ -109,7 +109,7 @@ class Loop:
     def _labels(self, axis: int) -> list[str]:
         found = self.labels[axis]
         if found is None:
-            found = [repr(label) for label in self.axes[axis].labels]
+            found = [literal(label) for label in self.axes[axis].labels]
         if len(set(found)) < len(found):
             found = [str(n) for n in range(len(found))]
         self.labels[axis] = found
@@ -158,7 +158,7 @@ def _natural(axis: Axis) -> list[str] | None:
     """What a loop over an axis runs over; None for positions, which are looked at first."""
     if axis.name in PLACES and any(isinstance(label, str) for label in axis.labels):
         return None
-    return [repr(label) for label in axis.labels]
+    return [literal(label) for label in axis.labels]
 
 
 def _over(labels: list[str]) -> str:

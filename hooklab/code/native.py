@@ -138,7 +138,7 @@ def attention_lines(layout: Layout) -> list[str]:
     blocks = layout.names[id(layout.blocks[0])].removesuffix(".0")
     cap = getattr(layout.config, "attn_logit_softcapping", None) is not None
     capped = ["    if softcap is not None:", "        scores = torch.tanh(scores / softcap) * softcap"] if cap else []
-    return ["inside = {}  # edits inside attention: number -> (site, layer, edit)",
+    return ["inside = OrderedDict()  # edits inside attention: number -> (site, layer, edit)",
             f"layer_of_module = {{block{module}: i for i, block in enumerate(hf.{blocks})}}",
             "", "",
             "def attention(module, query, key, value, mask, scaling=None, softcap=None, **kwargs):",
@@ -165,6 +165,7 @@ def attention_lines(layout: Layout) -> list[str]:
             'AttentionMaskInterface.register("written_out", eager_mask)  # without it attention would see the future']
 
 
-ATTENTION_IMPORTS = ("from torch.utils.hooks import RemovableHandle",
+ATTENTION_IMPORTS = ("from collections import OrderedDict",
+                     "from torch.utils.hooks import RemovableHandle",
                      "from transformers import AttentionInterface, AttentionMaskInterface",
                      "from transformers.masking_utils import eager_mask")

@@ -21,14 +21,16 @@ from .index import entries, index
 from .loop import Loop
 from .metrics import function
 from .steps import Step, steps
-from .text import CodeError, I, Names, Text, X, cat, comment, indented, plain, ranged
+from .text import CodeError, I, Names, Text, X, cat, comment, indented, plain, quoted, ranged
 from .tools import TOOLS
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 FIXED = ("model", "hf", "tokenizer", "torch", "results", "saved", "product", "F", "SimpleNamespace", "range", "enumerate",
-         "zip", "len", "list", "tuple", "i", "t", "x", "step", "ids", "logits", "rows", "handles", "now", "numbers", "kept")
+         "zip", "len", "list", "tuple", "i", "t", "x", "step", "ids", "logits", "rows", "handles", "now", "numbers", "kept",
+         "keep", "run", "write", "padded", "attention", "inside", "served", "layer_of_module", "count_step", "before", "at",
+         "reference", "other", "whole", "edit", "hook", "load_file", *TOOLS)
 
 
 class Program(ABC):
@@ -139,7 +141,7 @@ class Program(ABC):
                 body += ["", *self.section(run)]
         prompts = self.prompt_lines()
         masks = [line for prompt, name in self.masks.items() for line in self.mask_lines(prompt, name)]
-        files = [f"{name} = load_file({path!r})" for path, name in self.files.items()]
+        files = [f"{name} = load_file({quoted(path)})" for path, name in self.files.items()]
         values = [f"{name} = ({source})" for source, name in self.holes.items() if name != source]
         tools = [line for lines in (*self.tools.values(), *self.helpers()) for line in ("", "", *lines)]
         functions = [line for lines, name in self.functions.items()
@@ -152,7 +154,7 @@ class Program(ABC):
         """Title, the spec, and what must be there."""
         given = [name for source, name in self.holes.items() if name == source]
         lines = [self.title, "", "The spec:"]
-        lines += [f"  {n:>3}  {comment(line, 110)}" if line.strip() else f"  {n:>3}" for n, line in enumerate(self.source, 1)]
+        lines += [f"  {n:>3}  {line[:len(line) - len(line.lstrip())]}{comment(line, 110)}" if line.strip() else f"  {n:>3}" for n, line in enumerate(self.source, 1)]
         lines += ["", f"Given: {', '.join([self.needs, *given])}. Results: results[run][metric]."]
         return [f"# {line}".rstrip() for line in lines]
 
@@ -205,12 +207,12 @@ class Program(ABC):
         if run.writing is not None:
             inside += self.written(run, loop)
         if run.metrics or run.writing:
-            lines.append(f"results[{run.name!r}] = {{}}")
+            lines.append(f"results[{quoted(run.name)}] = {{}}")
         if not loop.swept:
-            inside += [f"results[{run.name!r}][{name!r}] = {call}.mean().item()" for name, call in metrics]
-            inside += [f"saved[{key!r}] = {text}" for key, text in kept]
+            inside += [f"results[{quoted(run.name)}][{quoted(name)}] = {call}.mean().item()" for name, call in metrics]
+            inside += [f"saved[{quoted(key)}] = {text}" for key, text in kept]
             if run.writing is not None:
-                inside.append(f'results[{run.name!r}]["ids"] = ids.tolist()')
+                inside.append(f'results[{quoted(run.name)}]["ids"] = ids.tolist()')
             return [*lines, *inside]
         return [*lines, *self._swept(run, loop, inside, metrics, kept)]
 
@@ -223,17 +225,17 @@ class Program(ABC):
             before.append(f"{acts}_all = []")
             inside.append(f"{acts}_all.append({acts})")
         if metrics:
-            before.append("numbers = {" + ", ".join(f"{name!r}: []" for name, _ in metrics) + "}")
-            inside += [f"numbers[{name!r}].append({call}.mean().item())" for name, call in metrics]
-            after += [f"results[{run.name!r}][{name!r}] = torch.tensor(numbers[{name!r}]).reshape{shape}.tolist()"
-                      if len(shape) > 1 else f"results[{run.name!r}][{name!r}] = numbers[{name!r}]" for name, _ in metrics]
+            before.append("numbers = {" + ", ".join(f"{quoted(name)}: []" for name, _ in metrics) + "}")
+            inside += [f"numbers[{quoted(name)}].append({call}.mean().item())" for name, call in metrics]
+            after += [f"results[{quoted(run.name)}][{quoted(name)}] = torch.tensor(numbers[{quoted(name)}]).reshape{shape}.tolist()"
+                      if len(shape) > 1 else f"results[{quoted(run.name)}][{quoted(name)}] = numbers[{quoted(name)}]" for name, _ in metrics]
         if run.writing is not None:
-            before.append(f'results[{run.name!r}]["ids"] = []')
-            inside.append(f'results[{run.name!r}]["ids"].append(ids.tolist())')
+            before.append(f'results[{quoted(run.name)}]["ids"] = []')
+            inside.append(f'results[{quoted(run.name)}]["ids"].append(ids.tolist())')
         if kept:
-            before.append("kept = {" + ", ".join(f"{key!r}: []" for key, _ in kept) + "}")
-            inside += [f"kept[{key!r}].append({text})" for key, text in kept]
-            after += [f"saved[{key!r}] = torch.stack(kept[{key!r}]).unflatten(0, {shape})" for key, _ in kept]
+            before.append("kept = {" + ", ".join(f"{quoted(key)}: []" for key, _ in kept) + "}")
+            inside += [f"kept[{quoted(key)}].append({text})" for key, text in kept]
+            after += [f"saved[{quoted(key)}] = torch.stack(kept[{quoted(key)}]).unflatten(0, {shape})" for key, _ in kept]
         head = loop.head()
         if len(shape) > 1:
             self.imports.add("from itertools import product")

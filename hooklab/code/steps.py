@@ -191,6 +191,8 @@ class Writer:
             raise CodeError("noise on attention is not written as code")
         if self.spot.site == "pos_embed" and self.size * self.run.samples > 1:
             raise CodeError("noise on pos_embed, which is the same for all examples, is not written as code")
+        if len(set(self.tokens.lengths)) > 1 and not self.later:
+            self.found = replace(self.found, every=False)  # padding takes no numbers from the generator
         value, keep = self.value()
         place = self.at(keep=keep)
         seed, line = self.edit.draw

@@ -6,6 +6,7 @@ other, and becomes the loop's variable, or a table that the variable looks up. N
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Iterable, Sequence
@@ -131,11 +132,29 @@ def comment(text: str, width: int = 70) -> str:
     return flat if len(flat) <= width else flat[:width - 1] + "…"
 
 
-def beside(line: str, note: str) -> str:
-    """A line with a comment after it."""
-    return f"{line:<58}  # {note}" if note else line
+def noted(lines: list[str], note: str) -> list[str]:
+    """Lines with a comment: beside the first where there is room, above them otherwise."""
+    if not note:
+        return lines
+    if len(lines) == 1 and len(lines[0]) <= 50:
+        return [f"{lines[0]:<50}  # {note}"]
+    return [f"# {note}", *lines]
+
+
+def quoted(text: str) -> str:
+    """A text as a Python literal in double quotes.
+
+    >>> print(quoted('say "hi"' + chr(10)))
+    "say \\"hi\\"\\n"
+    """
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def indented(lines: Iterable[str], by: int = 1) -> list[str]:
     """Lines moved to the right."""
     return [" " * 4 * by + line if line else line for line in lines]
+
+
+def literal(value: Any) -> str:
+    """A label of a sweep as a Python literal."""
+    return quoted(value) if isinstance(value, str) else repr(value)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..compiler.plan import Act, Const, Fn, FromFile, Given, Op, Sigma, Spot
 from ..sites import SITES
 from .index import PAIRS, Entries, entries, index
-from .text import CodeError, Leaf, Text, cat, listed, number
+from .text import CodeError, Leaf, Text, cat, listed, number, quoted
 
 if TYPE_CHECKING:
     from .program import Program
@@ -238,5 +238,5 @@ def table(program: Program, value: Given | FromFile, spot: Spot) -> tuple[Text, 
             found = tensors[key]
         except LookupError:
             continue
-        return cat(name, "[", Leaf("place", repr(key), repr(key)), "]"), found
+        return cat(name, "[", Leaf("place", quoted(key), quoted(key)), "]"), found
     raise CodeError(f"there is no {spot.key} among the tensors")

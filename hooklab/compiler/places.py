@@ -325,7 +325,7 @@ def _label(tokens: Any, found: list[list[list[int]]], i: int, at: ast.AtEach) ->
 def reach(ctx: Context, at: ast.At | None, prompt: str, env: Env, *, writing: bool) -> Reach:
     """The tokens that an `@` means; without one, all of them."""
     if at is None or at.pos == s.All():
-        return Reach(None, True, writing)
+        return Reach(None, True, True)  # new tokens too, if this run or one stacked on it writes any
     pos = at.pos
     if pos == s.Role("prompt"):
         return Reach(None, True, False)

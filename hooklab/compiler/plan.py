@@ -88,11 +88,9 @@ class Reach:
 
     def holds(self, step: int) -> bool:
         """Whether a step of a generation is meant."""
-        if callable(self.steps):
-            return bool(self.steps(step))
-        if self.steps is not None:
-            return step in self.steps
-        return self.prompt if step == 0 else self.new
+        if not (self.new if step else self.prompt):
+            return False
+        return self.steps is None or bool(self.steps(step) if callable(self.steps) else step in self.steps)
 
 
 # Values ------------------------------------------------------------------------------------------------------------
@@ -238,6 +236,7 @@ class Keep:
     name: str | None
     spots: tuple[Spot, ...]
     reach: Reach
+    span: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -272,6 +271,7 @@ class Writing:
 
     count: int
     options: tuple[tuple[str, Any], ...] = ()
+    span: Span | None = field(default=None, compare=False)
 
     def option(self, name: str, default: Any = None) -> Any:
         """A setting."""

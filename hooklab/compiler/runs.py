@@ -13,7 +13,7 @@ from ..spec import ast
 from .context import IMPLICIT, Context
 from .paths import path_patch
 from .places import Env, Sites, reach
-from .plan import Axis, Cell, Edit, Given, Keep, Reach, RunPlan, Same, Spot, Writing, acts, named_apart
+from .plan import Axis, Cell, Edit, Given, Keep, RunPlan, Same, Spot, Writing, acts, named_apart
 from .reads import reading
 from .statements import EDITS, Where, options, variants
 
@@ -104,7 +104,7 @@ def _writing(ctx: Context, statement: ast.Generate, prompt: str) -> Writing:
     if room and longest + statement.count - 1 > room:
         raise ctx.fail("value", f"{longest} tokens and {statement.count} more do not fit: this model has {room} positions",
                        statement, f"write at most generate {max(0, room - longest + 1)}")
-    return Writing(statement.count, tuple(options(ctx, statement.opts).items()))
+    return Writing(statement.count, tuple(options(ctx, statement.opts).items()), statement.span)
 
 
 def _keep(ctx: Context, run: RunPlan, statement: ast.Save, writing: bool) -> Keep:
@@ -114,9 +114,9 @@ def _keep(ctx: Context, run: RunPlan, statement: ast.Save, writing: bool) -> Kee
     if len(places) > 1:
         raise ctx.fail("value", "these places name different positions", statement, "give each its own line")
     at = places.pop()
-    return Keep(statement.name, spots, Reach(None, True, writing) if isinstance(at, ast.AtEach) and at.pos is None
-                else reach(ctx, ast.At(at.pos) if isinstance(at, ast.AtEach) and at.pos is not None else at,  # type: ignore[arg-type]
-                           run.prompt, env, writing=writing))
+    if isinstance(at, ast.AtEach):
+        at = None if at.pos is None else ast.At(at.pos, span=at.span)
+    return Keep(statement.name, spots, reach(ctx, at, run.prompt, env, writing=writing), statement.span)
 
 
 # Cells -------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,10 @@ def _stepped(at: Where, reach_: Reach, opts: Mapping[str, Any], statement: Any) 
         steps = (steps,)
     if steps is None or not (callable(steps) or hasattr(steps, "__contains__")):
         raise at.ctx.fail("value", "steps= is prompt, new, all, a list of steps or a function of the step", statement)
-    return replace(reach_, steps=steps if callable(steps) or isinstance(steps, range) else tuple(steps), new=True)
+    if reach_.at is not None:
+        raise at.ctx.fail("value", "steps= chooses among whole steps, and the @ names tokens of the prompt", statement,
+                          "leave one of them out")
+    return replace(reach_, steps=steps if callable(steps) or isinstance(steps, range) else tuple(steps))
 
 
 # Places and positions of a target ----------------------------------------------------------------------------------
@@ -252,6 +255,9 @@ def _cut(at: Where, statement: ast.Cut, choice: Choice, opts: dict[str, Any]) ->
     renorm = opts.get("renorm", True)
     key_axes, keys = _edge_ends(at, key_place, "key_pos")
     query_axes, queries = _edge_ends(at, target.to, "query_pos")
+    if any(not key.prompt for key in keys):
+        raise ctx.fail("value", "edges are cut from tokens of the prompt, and @new are none", statement,
+                       "write cut L5H1 @1 -> @new")
     if key_axes and not query_axes:
         key_axes = (Axis("pos", key_axes[0].labels),)
     edits = []

@@ -42,7 +42,7 @@ def _patterns(ctx: Context, statement: ast.Show, spots: list[Spot]) -> None:
         raise ctx.fail("value", "which attention is to be shown?", statement, "write show attention L5H1, or L5 for a layer")
     whole = tuple(dict.fromkeys(Spot("pattern", spot.layer) for spot in spots))
     for run in _shown(ctx):
-        keep = Keep(None, whole, Reach(None, True, run.writing is not None))
+        keep = Keep(None, whole, Reach(None, True, run.writing is not None), statement.span)
         captures = run.captures if run.writing is not None else run.captures | set(whole)
         ctx.runs[run.name] = replace(run, keeps=(*run.keeps, keep), captures=captures)
 

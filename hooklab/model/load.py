@@ -72,6 +72,7 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
             raise ModelError(f"The model could not be put on {device!r}: {str(error).splitlines()[0]}") from error
     opened = Model(hf, _companion("tokenizer", tokenizer, source, options),
                    _companion("processor", processor, source, options, wanted=_sees_images(hf)))
+    opened._revision = revision
     _warn_of_unknown(opened)
     if verify and not any(p.device.type == "meta" for p in hf.parameters()):
         _refuse_broken(opened)

@@ -113,6 +113,7 @@ class Model:
         self._root.reader = self.reader
         self.layers = Layers([self._envoy(block) for block in self.layout.blocks])
         self._weights: Weights | None = None
+        self._revision: str | None = None
         self._closed = False
         _OPEN[hf] = _OPEN.get(hf, 0) + 1
 
@@ -264,7 +265,7 @@ class Model:
         if remote:
             from ..runtime.remote import execute_remote
 
-            return execute_remote(self, plan, remote)
+            return execute_remote(self, plan, remote, rows=rows, progress=progress)
         return execute(self, plan, rows=rows, progress=progress)
 
     def verify(self, prompt: Any = None) -> Report:

@@ -91,7 +91,7 @@ class Task:
         if isinstance(v, Table):
             raise trouble("a table of tensors can only be patched from", edit.span, text=self.store.plan.text)
         if edit.verb == "noise":
-            return x + self._noise(x, count) * self._laid(v, x, rows, count)
+            return x + self._noise(x, step) * self._laid(v, x, rows, count)
         return edits.OPS[edit.verb](x, self._laid(v, x, rows, count))
 
     def _laid(self, v: Valued, x: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -148,13 +148,14 @@ class Task:
         return trouble(f"{self.spot} takes a value of shape [{wanted}], and this one has {list(t.shape)}", self.edit.span,
                        text=self.store.plan.text)
 
-    def _noise(self, x: Tensor, count: int) -> Tensor:
-        """The same draws for every cell, whatever else is in the batch."""
+    def _noise(self, x: Tensor, step: int) -> Tensor:
+        """The same draws for every cell, whatever else is in the batch; others at each step of a generation."""
         first = self.blocks[0]
         entries = len(x) // len(self.blocks)
         seed, line = self.edit.draw
         order = self.spot.order
-        made = torch.Generator().manual_seed(hash((seed, line, order[0] % 4096, order[1])) % (1 << 63))
+        known = (seed, line, order[0] % 4096, order[1], *([step] if step else []))
+        made = torch.Generator().manual_seed(hash(known) % (1 << 63))
         drawn = torch.randn((entries, *x.shape[1:]), generator=made)
         assert first.run.samples
         return drawn.repeat(len(self.blocks), *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
@@ -170,7 +171,7 @@ class Task:
                 return self._laid(found, x, rows, count)
             return self._from_table(found, x, rows, count)
         assert isinstance(source, Same)
-        if step:
+        if step and not (edit.verb == "mean" and edit.option("per") == "all"):
             raise trouble(f"{source.run} has no tokens that were written on, to {edit.verb} from", edit.span,
                           "name positions of the prompt: @prompt", self.store.plan.text)
         block = self.blocks[0]

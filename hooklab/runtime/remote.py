@@ -26,8 +26,6 @@ from ..compiler.plan import Edit, RunPlan, Spot, acts
 from ..compiler.schedule import schedule
 from ..errors import ModelError, TraceError
 from ..problems import Problem, SpecError
-from ..spec import ast
-from ..spec.parser import parse
 from .execute import Progress, _width
 from .gather import Gathered, gather
 from .passes import blocks_of, last_only, rows_that_fit, unembeds_less
@@ -263,9 +261,8 @@ def _refuse(model: Model, plan: Plan) -> None:
     for run in plan.runs:
         for edit in {id(edit): edit for cell in run.cells for edit in cell.edits}.values():
             _check_edit(model, edit, add)
-        for number, keep in enumerate(run.keeps):
-            if _inner(model, keep.spots):
-                _check_spots(model, keep.spots, _span(plan, run, ast.Save, number), add)
+        for keep in run.keeps:
+            _check_spots(model, keep.spots, keep.span, add)
         for reading in run.readings:
             if reading.verb == "attribute":
                 add("attribution needs gradients, or the weights, which do not run remotely", reading.span, "")
@@ -275,7 +272,7 @@ def _refuse(model: Model, plan: Plan) -> None:
                 add("a lens is read here, through an unembedding that this model was loaded without", reading.span,
                     "save the stream instead: save L*.resid_post")
         if run.writing is not None:
-            add("generate does not run remotely", _span(plan, run, ast.Generate, 0), "take metrics of the next token")
+            add("generate does not run remotely", run.writing.span, "take metrics of the next token")
     if problems:
         raise SpecError(problems, plan.text)
 
@@ -299,17 +296,3 @@ def _inner(model: Model, spots: tuple[Spot, ...]) -> list[Spot]:
 def _check_spots(model: Model, spots: tuple[Spot, ...], span: Any, add: Any) -> None:
     for spot in _inner(model, spots):
         add(f"{spot} lies inside the attention function, which does not run remotely", span, REMEDIES[spot.site])
-
-
-def _span(plan: Plan, run: RunPlan, kind: type, number: int) -> Any:
-    """Where the text has a line of a run: its block's, or one outside blocks, or the view that asked for it."""
-    try:
-        body = parse(plan.text).body
-    except SpecError:
-        return None
-    blocks = [s for s in body if isinstance(s, ast.Run)]
-    own = [s for block in blocks if block.name == run.name for s in block.body if isinstance(s, kind)]
-    loose = [s for s in (*body, *(s for block in blocks if not block.name for s in block.body)) if isinstance(s, kind)]
-    views = [s for s in body if isinstance(s, ast.Show) and s.view == "attention" and kind is ast.Save]
-    found = [*(own or loose), *views]
-    return found[min(number, len(found) - 1)].span if found else None

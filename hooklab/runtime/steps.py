@@ -72,7 +72,7 @@ def visit(job: dict[str, Any], value: Any, module: Any, rows: int, found: dict[P
     """One site of a module's value: changed, kept, put back; a change of a derived site goes to `later`."""
     raw = taken(job, value, module)
     flat = raw.ndim == job["ndim"] - 1  # some blocks fold batch and pos into one axis
-    old = raw if flat else raw
+    old = raw.unflatten(0, (rows, -1)) if flat else raw
     if old.shape[0] == 1 < rows:
         old = old.expand(rows, *old.shape[1:])  # positions are embedded once for all examples
     new = old.clone()
@@ -235,7 +235,7 @@ def _change(task: Task, x: Tensor, rows: Tensor, count: int) -> tuple[str, list[
         raise trouble("a table of tensors can only be patched from", edit.span, text=task.store.plan.text)
     laid = task._laid(value, x, rows, count)
     if edit.verb == "noise":
-        return "steer", [task._noise(x, count) * laid]
+        return "steer", [task._noise(x, 0) * laid]
     OPS[edit.verb](x, laid)  # says now what would go wrong there
     return edit.verb, [laid]
 

@@ -140,4 +140,9 @@ def nearest_verb(word: str, synonyms: bool = False) -> str:
 
 
 def short(text: str, limit: int = 40) -> str:
+    """A text that fits into a sentence.
+
+    >>> short("abcdef", 3)
+    'abc…'
+    """
     return text if len(text) <= limit else text[:limit] + "…"
