@@ -63,6 +63,7 @@ class Family:
         rotary: Whether queries and keys are rotated (or normalised) between projection and dot product.
         scaled_q: Whether queries are scaled before the dot product (rot_q is given without that factor).
         folds: Whether the block folds batch and pos into one axis on its way through the MLP.
+        never: Path, from the base model, to the ids of tokens that the model never predicts: their logits are the lowest.
         variants: Pairs (condition on the config, changes): every one that holds is applied.
         why: Reasons for sites that this architecture lacks, where the usual reason does not fit.
     """
@@ -95,6 +96,7 @@ class Family:
     rotary: bool = True
     scaled_q: bool = False
     folds: bool = False
+    never: str | None = None
     variants: tuple[tuple[Callable[[Any], bool], dict[str, Any]], ...] = ()
     why: dict[str, str] = field(default_factory=dict)
 
@@ -153,7 +155,7 @@ _TABLES = (
             gate=None, up=None, gate_up="mlp.gate_up_proj"),
     replace(LLAMA, name="phi", ln2=None, ln_final="final_layernorm", o="self_attn.dense", gate="mlp.fc1", up=None,
             down="mlp.fc2", norm="layer", residual="parallel"),
-    replace(LLAMA, name="chameleon",
+    replace(LLAMA, name="chameleon", never="vocabulary_mapping.image_tokens",
             variants=((lambda c: getattr(c, "swin_norm", False),
                        dict(ln1=None, ln2=None, mid="mlp", post_attn="input_layernorm",
                             post_mlp="post_attention_layernorm")),)),

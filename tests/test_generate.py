@@ -439,7 +439,7 @@ def test_samples_are_rows_of_one_batch_drawn_independently():
 
 def test_options_may_come_from_python():
     found = written(opened("gpt2"), f"generate {COUNT} temperature={{t}} samples={{n}} seed={{s}} stop={{end}}",
-                    t=torch.tensor(0.7), n=np.int64(2), s=np.int64(4), end=("never", 1234))
+                    t=torch.tensor(0.7), n=np.int64(2), s=np.int64(4), end=("never", "1234"))
     assert found == drawn("gpt2", [PROMPT] * 2, 4, temperature=0.7)
 
 

@@ -395,3 +395,12 @@ def test_what_was_saved_is_nobody_elses_memory():
         value.zero_()
     assert all(same(p, weights[name]) for name, p in m.hf.named_parameters())
     assert all(same(value, again[name]) for name, value in run("gpt2", found.spec).data.items())
+
+
+def test_an_exception_means_the_same_head_of_whatever_is_acted_on():
+    with hl.load(build("llama")) as model:
+        lines = ["prompt {ids}", "group kept = L0H1, L1H[0,2]", "run a on main:", "    zero L*H*.z except L0H1, L1H[0,2]",
+                 "    save logits as end", "run b on main:", "    zero L*.z except kept", "    save logits as end",
+                 "run c on main:", "    zero L0H[0,2,3].z, L1H[1,3].z", "    save logits as end"]
+        run = model.run("\n".join(lines), ids=[[5, 9, 3, 7, 20]])
+    assert torch.equal(run["a.end"], run["c.end"]) and torch.equal(run["b.end"], run["c.end"])

@@ -49,7 +49,7 @@ def to_code(spec: ast.Spec | str | Plan, model: Model, values: Mapping[str, Any]
     plan = _plan(spec, model, values)
     first = to_nnsight(plan, model)
     try:
-        second = to_hooks(plan, model)
+        second = Hooks(plan, model).text(spec=False)
     except CodeError as error:
         second = "\n".join(f"# {line}" for line in ("Plain PyTorch hooks cannot do this:", *str(error).splitlines())) + "\n"
     return f"{first}\n\n# {'=' * 98}\n\n{second}"

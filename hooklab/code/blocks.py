@@ -6,14 +6,14 @@ order depends on the point of a sweep, one walk over the layers does each thing 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..compiler.plan import RunPlan
 from ..spec import ast
-from .loop import Loop
-from .program import Program
+from .sections import Program
 from .steps import Step
-from .text import CodeError, I, X, indented, noted, quoted, ranged
+from .text import CodeError, I, X, assigned, indented, noted, quoted, ranged
 
 UNROLLED = 6
 """As many accesses to single layers are written one by one; more become a walk over the layers."""
@@ -30,9 +30,11 @@ class Blocks(Program):
     def prompt_lines(self) -> list[str]:
         """Text where the spec has text, Python's own value, and token ids for all else."""
         given = {s.name or "main": s for s in self.statements if isinstance(s, ast.Prompt)}
-        return [f"{name} = {self._prompt(prompt, given.get(prompt))}" for prompt, name in self.prompts.items()]
+        made = [assigned(name, self._prompt(prompt, given.get(prompt))) for prompt, name in self.prompts.items()]
+        return [line for lines in made for line in lines]
 
-    def _prompt(self, prompt: str, statement: Any) -> str:
+    def _prompt(self, prompt: str, statement: Any) -> str | list[str]:
+        """A prompt as an expression, or as the items of a list."""
         found = self.plan.prompts[prompt]
         if prompt.startswith("{"):
             return self.hole(prompt[1:-1])
@@ -42,10 +44,10 @@ class Blocks(Program):
             if isinstance(statement.value, ast.Str):
                 return quoted(statement.value.value)
             if isinstance(statement.value, ast.List):
-                return "[" + ", ".join(quoted(item.value) for item in statement.value.items) + "]"
+                return [quoted(str(getattr(item, "value", ""))) for item in statement.value.items]
             if isinstance(statement.value, ast.Py):
                 return self.hole(statement.value.source)
-        return repr([list(ids) for ids in found.tokens.ids])
+        return [repr(list(ids)) for ids in found.tokens.ids]
 
     def _rows(self, run: RunPlan) -> str:
         """The prompt, once for every sample."""
@@ -73,28 +75,24 @@ class Blocks(Program):
 
     # Passes
 
-    def forward(self, run: RunPlan, loop: Loop, found: list[Step]) -> list[str]:
+    def forward(self, run: RunPlan, found: list[Step]) -> list[str]:
         """A block."""
         return [f"with model.trace({self._rows(run)}):", *indented(self.arranged(found))]
 
-    def generation(self, run: RunPlan, loop: Loop, phases: list[tuple[str, list[Step]]], options: dict[str, Any]) -> list[str]:
+    def generation(self, run: RunPlan, found: list[Step], options: dict[str, Any]) -> list[str]:
         """A block that writes on. Its ids are read in an invoke of their own, which outlives an early end."""
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         acts = self.variables[run.name]
         result = f'{acts}["ids"] = t.result'
-        if len(phases) == 1 and phases[0][0] == "{0} == 0":
-            phases = [("", phases[0][1])]
-        elif any(made for _, made in phases):
-            walk = [line for when, made in phases for line in _if(when.format("step"), self.arranged(made))]
-            return [f"with model.generate({given}) as t:",
-                    f"    with t.invoke({self._rows(run)}):",
-                    f"        for step in t.iter[:{options['max_new_tokens']}]:",
-                    *indented(walk, 3),
-                    "    with t.invoke():",
-                    f"        {result}",
-                    f'ids = {acts}["ids"]']
-        body = self.arranged(phases[0][1]) if phases else []
-        return [f"with model.generate({self._rows(run)}, {given}) as t:", *indented([*body, result]), f'ids = {acts}["ids"]']
+        if all(step.when == "{0} == 0" for step in found):
+            body = self.arranged([replace(step, when="") for step in found])
+            return [f"with model.generate({self._rows(run)}, {given}) as t:", *indented([*body, result])]
+        return [f"with model.generate({given}) as t:",
+                f"    with t.invoke({self._rows(run)}):",
+                f"        for step in t.iter[:{options['max_new_tokens']}]:",
+                *indented(self.arranged(found), 3),
+                "    with t.invoke():",
+                f"        {result}"]
 
     # Order
 
@@ -103,7 +101,7 @@ class Blocks(Program):
         whole = sorted((s for s in found if s.layers is None), key=lambda s: s.rank)
         early = [line for s in whole if s.early for line in self._one(s, f"model.{s.site}", "")]
         late = [line for s in whole if not s.early for line in self._one(s, f"model.{s.site}", "")]
-        return [*early, *self._layers([s for s in found if s.layers is not None]), *late]
+        return _merged([*early, *self._layers([s for s in found if s.layers is not None]), *late])
 
     def _layers(self, found: list[Step]) -> list[str]:
         if not found:
@@ -134,7 +132,7 @@ class Blocks(Program):
             else:
                 when = f"i == {step.layers}"
             lines += indented(_if(when, self._at(step, "i")))
-        return _merged(lines)
+        return lines
 
     def _at(self, step: Step, layer: str) -> list[str]:
         return self._one(step, f"model.layers[{layer}].{step.site}", layer)
@@ -146,7 +144,8 @@ class Blocks(Program):
         if sum(line.count(X) for line in step.lines) > 1:
             lines, name = [f"x = {place}"], "x"
         lines += [line.replace(X, name).replace(I, layer) for line in step.lines]
-        return _if(step.only, noted(lines, step.note))
+        conditions = [condition for condition in (step.when.format("step"), step.only) if condition]
+        return _if(" and ".join(conditions), noted(lines, step.note))
 
 
 def _if(condition: str, lines: list[str]) -> list[str]:
@@ -156,11 +155,14 @@ def _if(condition: str, lines: list[str]) -> list[str]:
 def _merged(lines: list[str]) -> list[str]:
     """Neighbours under the same `if` share it."""
     out: list[str] = []
-    open_ = ""
+    opened: list[str] = []
     for line in lines:
-        if line.startswith("    if ") and line == open_:
+        depth = len(line) - len(line.lstrip())
+        while opened and len(opened[-1]) - len(opened[-1].lstrip()) >= depth and opened[-1] != line:
+            opened.pop()
+        if opened and opened[-1] == line:
             continue
-        if line.startswith("    if ") or not line.startswith("        "):
-            open_ = line if line.startswith("    if ") else ""
+        if line.lstrip().startswith("if "):
+            opened.append(line)
         out.append(line)
     return out

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..compiler.plan import Plan, RunPlan
 from ..sites import ORDER
 from ..spec import ast
-from .loop import Loop
 from .native import ATTENTION_IMPORTS, INSIDE, attention_lines, hook_lines
-from .program import Program
+from .sections import Program
 from .steps import Step
-from .text import CodeError, I, X, indented, noted, quoted
+from .text import CodeError, I, X, assigned, indented, noted, quoted
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -31,24 +30,26 @@ def run(rows, handles):
         for handle in handles:
             handle.remove()'''
 
-WRITE = '''\
-now = {{"step": -1}}  # 0 is the pass over the prompt; each later one is a single token
+COUNT = '''\
+now = {"step": -1}  # 0 is the pass over the prompt; each later one is a single token
 
 
 def count_step(module, args):
-    now["step"] += 1
+    now["step"] += 1'''
 
-
+WRITE = '''\
 def write(rows, handles, **options):
     """Token ids of prompts and what is written on, with hooks in place at every step."""
-    now["step"] = -1
-    handles = [hf.register_forward_pre_hook(count_step), *handles]
     {before}try:
         with torch.no_grad():
+            ids = torch.tensor(rows, device=hf.device)
             return hf.generate({inputs}, **options)
     finally:{after}
         for handle in handles:
             handle.remove()'''
+
+AROUND = ('before = hf.config._attn_implementation\n    hf.set_attn_implementation("written_out")\n    ',
+          "\n        hf.set_attn_implementation(before)")
 
 PAD = '''\
 def padded(rows):
@@ -76,6 +77,7 @@ class Hooks(Program):
         super().__init__(plan, model)
         self.hooked: dict[str, list[str]] = {}
         self.used: set[str] = set()
+        self.counting = False
         self.ragged = any(len(set(prompt.tokens.lengths)) > 1 for prompt in plan.prompts.values())
 
     def helpers(self) -> list[list[str]]:
@@ -84,10 +86,9 @@ class Hooks(Program):
         opened = any(site in INSIDE for site in self.hooked)
         if opened:
             self.imports.update(ATTENTION_IMPORTS)
-        words = {
-            "before": "before = hf.config._attn_implementation\n    hf.set_attn_implementation(\"written_out\")\n    " if opened else "",
-            "after": "\n        hf.set_attn_implementation(before)" if opened else "",
-        }
+        words = dict.fromkeys(("before", "after"), "")
+        if opened:
+            words = {"before": AROUND[0], "after": AROUND[1]}
         out = [attention_lines(layout)] if opened else []
         out += [self.hooked[site] for site in sorted(self.hooked, key=ORDER.__getitem__)]
         plain = "torch.tensor(rows, device=hf.device)"
@@ -98,15 +99,26 @@ class Hooks(Program):
         if "run" in self.used:
             out.append(PASS.format(inputs="**padded(rows)" if self.ragged else plain, **words).splitlines())
         if "write" in self.used:
-            inputs = "**padded(rows)" if self.ragged else f"{plain}, attention_mask=torch.ones(len(rows), len(rows[0]))"
-            out.append(WRITE.format(inputs=inputs, **words).splitlines())
+            if self.counting:
+                out.append(COUNT.splitlines())
+            out.append(self._write(words))
         return out
+
+    def _write(self, words: dict[str, str]) -> list[str]:
+        inputs = "**inputs" if self.ragged else "ids, attention_mask=torch.ones_like(ids)"
+        lines = WRITE.format(inputs=inputs, **words).splitlines()
+        if self.ragged:
+            inputs = 'inputs = {name: value for name, value in padded(rows).items() if name != "position_ids"}'
+            lines = [line.replace("ids = torch.tensor(rows, device=hf.device)", inputs) for line in lines]
+        if self.counting:
+            lines[2:2] = ['    now["step"] = -1', "    handles = [hf.register_forward_pre_hook(count_step), *handles]"]
+        return lines
 
     def _padded(self) -> list[str]:
         side = self.model.reader.side
         pad = self.model.reader._pad_id()
         fill, ones, gap = f"[{pad}] * (width - len(row))", "[1] * len(row)", "[0] * (width - len(row))"
-        orders = {"left": (f"{fill} + list(row)", f"{gap} + {ones}"), "right": (f"list(row) + {fill}", f"{ones} + {gap}")}[side]
+        orders = (f"{fill} + list(row)", f"{gap} + {ones}") if side == "left" else (f"list(row) + {fill}", f"{ones} + {gap}")
         lines = PAD.format(side=side, ids=f"ids = torch.tensor([{orders[0]} for row in rows])",
                            mask=f"mask = torch.tensor([{orders[1]} for row in rows])").splitlines()
         if side == "left" and self.model.reader.takes_positions:
@@ -120,9 +132,9 @@ class Hooks(Program):
     def prompt_lines(self) -> list[str]:
         """Token ids: made by the tokenizer where it makes just these, written out otherwise."""
         given = {s.name or "main": s for s in self.statements if isinstance(s, ast.Prompt)}
-        return [f"{name} = {self._prompt(prompt, given.get(prompt))}" for prompt, name in self.prompts.items()]
+        return [line for prompt, name in self.prompts.items() for line in self._prompt(name, prompt, given.get(prompt))]
 
-    def _prompt(self, prompt: str, statement: Any) -> str:
+    def _prompt(self, name: str, prompt: str, statement: Any) -> list[str]:
         found = self.plan.prompts[prompt]
         if found.extras:
             raise CodeError(f"{self.note(statement)}\na prompt with more than tokens is not written as code")
@@ -130,24 +142,24 @@ class Hooks(Program):
         texts, source = self._texts(prompt, statement)
         if texts is not None and self.model.tokenizer is not None:
             if [list(row) for row in self.model.tokenizer(texts)["input_ids"]] == ids:
-                return f'tokenizer({source})["input_ids"]'
-        return repr(ids)
+                return assigned(name, source, "tokenizer(", ')["input_ids"]')
+        return assigned(name, [repr(row) for row in ids])
 
-    def _texts(self, prompt: str, statement: Any) -> tuple[list[str] | None, str]:
+    def _texts(self, prompt: str, statement: Any) -> tuple[list[str] | None, str | list[str]]:
         """A prompt as a list of texts, and how to write it; None where it is no text."""
         if statement is not None and statement.opts:
             return None, ""
         value = statement.value if statement is not None else None
         if isinstance(value, ast.Str):
-            return [value.value], f"[{quoted(value.value)}]"
+            return [value.value], [quoted(value.value)]
         if isinstance(value, ast.List):
             texts = [str(getattr(item, "value", "")) for item in value.items]
-            return texts, "[" + ", ".join(map(quoted, texts)) + "]"
+            return texts, list(map(quoted, texts))
         hole = prompt[1:-1] if prompt.startswith("{") else value.source if isinstance(value, ast.Py) else None
         if hole is not None:
             found = self.plan.values[hole]
             if isinstance(found, str):
-                return [found], f"[{self.hole(hole)}]"
+                return [found], [self.hole(hole)]
             if isinstance(found, list | tuple) and all(isinstance(item, str) for item in found):
                 return list(found), f"list({self.hole(hole)})"
         return None, ""
@@ -159,43 +171,43 @@ class Hooks(Program):
 
     # Passes
 
-    def forward(self, run: RunPlan, loop: Loop, found: list[Step]) -> list[str]:
+    def forward(self, run: RunPlan, found: list[Step]) -> list[str]:
         """Edits as functions, hooks, and the pass."""
         self.used.add("run")
-        lines, handles = self._hooked(run, [("", found)])
+        lines, handles = self._hooked(run, found)
         acts = self.variables[run.name]
         result = f"run({self.row_ids(run)}, {handles})"
         hidden = run.hidden or self.plan.about.missing("logits") is not None
         return [*lines, result if hidden else f'{acts}["logits"] = {result}']
 
-    def generation(self, run: RunPlan, loop: Loop, phases: list[tuple[str, list[Step]]], options: dict[str, Any]) -> list[str]:
-        """Hooks that stay in place for every step."""
+    def generation(self, run: RunPlan, found: list[Step], options: dict[str, Any]) -> list[str]:
+        """Hooks that stay in place for every pass."""
         self.used.add("write")
-        lines, handles = self._hooked(run, phases)
+        self.counting = self.counting or any(step.when for step in found)
+        lines, handles = self._hooked(run, found)
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return [*lines, f"ids = write({self.row_ids(run)}, {handles}, {given})"]
+        return [*lines, f'{self.variables[run.name]}["ids"] = write({self.row_ids(run)}, {handles}, {given})']
 
-    def _hooked(self, run: RunPlan, phases: list[tuple[str, list[Step]]]) -> tuple[list[str], str]:
+    def _hooked(self, run: RunPlan, found: list[Step]) -> tuple[list[str], str]:
         """Lines that define edits and register them, and the list of handles."""
-        found = sorted(((when, step) for when, made in phases for step in made if not self._result(step)),
-                       key=lambda pair: pair[1].rank)
+        found = sorted((step for step in found if not self._result(step)), key=lambda step: step.rank)
         if not found:
             return [], "[]"
         defined: list[str] = []
         listed: list[str] = []
         added: list[str] = []
         names: set[str] = set()
-        for when, step in found:
+        for step in found:
             self._check(run, step)
-            edit, lines = self._edit(run, when, step, names)
+            edit, lines = self._edit(run, step, names)
             defined += lines
-            handle = f"hook_{step.site}({step.layers if step.layers and not step.many else 'i' if step.many else None}, {edit})"
+            handle = f"hook_{step.site}({'i' if step.many else step.layers}, {edit})"
             handle = f"*[{handle} for i in {step.layers}]" if step.many else handle
             if step.only or added:  # the order of hooks on one module is the order of its edits
                 added += [f"if {step.only}:", f"    handles += [{handle}]"] if step.only else [f"handles += [{handle}]"]
             else:
                 listed.append(handle)
-        one = f"handles = {listed[0][1:]}" if len(listed) == 1 and found[0][1].many else f"handles = [{', '.join(listed)}]"
+        one = f"handles = {listed[0][1:]}" if len(listed) == 1 and found[0].many else f"handles = [{', '.join(listed)}]"
         many = [one] if len(listed) < 2 else ["handles = [", *indented(f"{handle}," for handle in listed), "]"]
         defined = [line for n, line in enumerate(defined) if line or defined[n - 1:n] != [""]]
         return [*defined, *many, *added], "handles"
@@ -214,7 +226,7 @@ class Hooks(Program):
         if step.site == "pos_embed" and rows > 1:
             raise CodeError(f"{step.note}\npos_embed is computed once for all examples, which a hook sees as one row")
 
-    def _edit(self, run: RunPlan, when: str, step: Step, names: set[str]) -> tuple[str, list[str]]:
+    def _edit(self, run: RunPlan, step: Step, names: set[str]) -> tuple[str, list[str]]:
         """The edit's name, and its definition; reading needs none."""
         if step.verb == "keep":
             self.used.add("keep")
@@ -226,6 +238,6 @@ class Hooks(Program):
         names.add(name)
         lines = [line.replace(X, "x").replace(I, "i") for line in step.lines]
         lines = noted(lines, step.note)
-        if when:
-            lines = [f"if {when.format(NOW)}:", *indented(lines)]
+        if step.when:
+            lines = [f"if {step.when.format(NOW)}:", *indented(lines)]
         return name, ["", f"def {name}(x, i):", *indented(lines), ""]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
 
 from ..compiler.plan import Axis
 from .text import CodeError, Leaf, Names, Text, literal, plain, ranged
@@ -27,8 +26,8 @@ class Loop:
         self.axes, self.index, self.names = axes, list(index), names
         if axes and len(self.index) != prod(len(axis.labels) for axis in axes):
             raise CodeError("a sweep whose points are no grid cannot be written as a loop")
-        self.variables = [names.pick(axis.name) for axis in axes]
-        self.cell = names.pick("point") if axes else ""
+        self.variables = [names.shared(axis.name) for axis in axes]
+        self.cell = names.shared("point") if axes else ""
         self.labels: list[list[str] | None] = [_natural(axis) for axis in axes]
         self.tables: dict[str, str] = {}
         self.counted = False
@@ -91,7 +90,7 @@ class Loop:
         for name, known in self.tables.items():
             if known == table:
                 return f"{name}[{variable}]"
-        name = self.names.pick(f"{kind}_of")
+        name = self.names.shared(f"{kind}_of", sum(known.startswith(f"{kind}_of") for known in self.tables))
         self.tables[name] = table
         return f"{name}[{variable}]"
 

@@ -11,7 +11,7 @@ from .index import Entries, entries, index
 from .text import CodeError, comment, listed, plain
 
 if TYPE_CHECKING:
-    from .program import Program
+    from .program import Base
 
 
 @dataclass
@@ -48,18 +48,20 @@ def other(n: int) -> str:
     return "other" if n == 0 else f"other_{n + 1}"
 
 
-def function(program: Program, run: RunPlan, metric: MetricPlan) -> tuple[Function, list[str]]:
+def function(program: Base, run: RunPlan, metric: MetricPlan) -> tuple[Function, list[str]]:
     """A metric on a run: what it needs, and its lines without the `def`."""
     made = Function()
     result = _value(program, run, metric.value, made)
+    if not made.bound and not made.rows and "logits" not in result:
+        result = f"torch.tensor({result})"  # a number without a model
     lines = [f"{name} = {text}" for text, name in made.bound.items()]
     about = ", ".join(f"{token} is {program.piece(token)!r}" for token in dict.fromkeys(made.tokens[:4]))
     return made, [*([f"# {comment(about, 100)}"] if about else []), *lines, f"return {result}"]
 
 
-def _value(program: Program, run: RunPlan, value: Any, made: Function) -> str:
+def _value(program: Base, run: RunPlan, value: Any, made: Function) -> str:
     if isinstance(value, Const):
-        return f"torch.tensor({float(value.value)!r})"
+        return repr(value.value)
     if isinstance(value, Op):
         args = [_value(program, run, arg, made) for arg in value.args]
         args = [f"({text})" if isinstance(arg, Op) or " - " in text else text
@@ -73,7 +75,7 @@ def _value(program: Program, run: RunPlan, value: Any, made: Function) -> str:
     return _measure(program, run, value, made)
 
 
-def _measure(program: Program, run: RunPlan, value: Measure, made: Function) -> str:
+def _measure(program: Base, run: RunPlan, value: Measure, made: Function) -> str:
     tokens = program.plan.prompts[run.prompt].tokens
     rows = len(tokens) * run.samples
     if value.fn == "loss":
@@ -120,7 +122,7 @@ def _picked(ids: tuple[int, ...], rows: int, many: bool) -> str:
     return f"[{listed(range(rows))}, {':, ' if many else ''}{chosen}]"
 
 
-def _kl(program: Program, run: RunPlan, value: Measure, made: Function, at: str, rows: int) -> str:
+def _kl(program: Base, run: RunPlan, value: Measure, made: Function, at: str, rows: int) -> str:
     ref = program.plan.run(str(value.ref))
     tokens = program.plan.prompts[ref.prompt].tokens
     if ref.name not in made.refs:
@@ -136,7 +138,7 @@ def _kl(program: Program, run: RunPlan, value: Measure, made: Function, at: str,
     return (f'F.kl_div({at}.log_softmax(-1), {reference}.log_softmax(-1), reduction="none", log_target=True).sum(-1)')
 
 
-def _loss(program: Program, tokens: Any, made: Function) -> str:
+def _loss(program: Base, tokens: Any, made: Function) -> str:
     made.rows = True
     program.imports.add("import torch.nn.functional as F")
     part = "-len(ids):-1" if tokens.padding_side == "left" else ":len(ids) - 1"

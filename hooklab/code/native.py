@@ -26,7 +26,8 @@ def hook_lines(layout: Layout, site: str) -> list[str]:
     about = f'    """{site}, [{" ".join(SITES[site].axes)}]: {{}}."""'
     start = [f"def hook_{site}(i, edit):"]
     if site in INSIDE:
-        if layout.family.attention == "inline" or layout.config.model_type == "gpt_oss" or layout.family.scaled_q:
+        scaled = site == "rot_q" and layout.family.scaled_q
+        if layout.family.attention == "inline" or layout.config.model_type == "gpt_oss" or scaled:
             raise CodeError(f"{site} is inside the attention of {layout.family.name}, where plain hooks do not reach")
         return [*start, about.format(f"{SITES[site].meaning}, inside the attention function"),
                 "    handle = RemovableHandle(inside)",
@@ -72,7 +73,7 @@ def _body(layout: Layout, site: str, side: str) -> tuple[list[str], str]:
     view, words = _view(layout, site)
     if side == "input":
         return ["whole = args[0].clone()", *view, "return (whole, *args[1:])"], "what {0} receives" + words
-    if site == "resid_post":
+    if site == "resid_post" or (site == "mlp_out" and not layout.family.down):
         return ["first = output[0] if isinstance(output, tuple) else output", "whole = first.clone()", *view,
                 "return (whole, *output[1:]) if isinstance(output, tuple) else whole"], ""
     return ["whole = output.clone()", *view, "return whole"], "what {0} returns" + words
@@ -129,7 +130,8 @@ def _result(layout: Layout) -> tuple[list[str], str]:
     weight = "module.weight" if type(layout.role(0, "o")).__name__ == "Conv1D" else "module.weight.T"
     return [f"z = args[0].unflatten(-1, ({heads}, {d_head}))",
             f'old = torch.einsum("bphd,hdm->bphm", z, {weight}.unflatten(0, ({heads}, {d_head})))',
-            "new = old.clone()", "edit(new, i)", "return output + (new - old).sum(2)"], "each head's share of what {0} returns"
+            "new = old.clone()", "edit(new, i)", "return output + (new - old).sum(2)"], (
+        "each head's share of what {0} returns")
 
 
 def attention_lines(layout: Layout) -> list[str]:

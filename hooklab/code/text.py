@@ -105,6 +105,13 @@ class Names:
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.taken = set(taken)
+        self.given: dict[tuple[str, int], str] = {}
+
+    def shared(self, wanted: str, count: int = 0) -> str:
+        """The same name each time; `count` tells apart what goes by one name in one place."""
+        if (wanted, count) not in self.given:
+            self.given[wanted, count] = self.pick(wanted)
+        return self.given[wanted, count]
 
     def pick(self, wanted: str) -> str:
         """A free name like the one that is wanted.
@@ -158,3 +165,14 @@ def indented(lines: Iterable[str], by: int = 1) -> list[str]:
 def literal(value: Any) -> str:
     """A label of a sweep as a Python literal."""
     return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def assigned(name: str, value: str | list[str], before: str = "", after: str = "") -> list[str]:
+    """An assignment; a list of several items has a line for each.
+
+    >>> assigned("p", ["1", "2"])
+    ['p = [', '    1,', '    2,', ']']
+    """
+    if isinstance(value, str) or len(value) == 1:
+        return [f"{name} = {before}{value if isinstance(value, str) else f'[{value[0]}]'}{after}"]
+    return [f"{name} = {before}[", *indented(f"{item}," for item in value), f"]{after}"]

@@ -19,7 +19,7 @@ from .index import PAIRS, Entries, entries, index
 from .text import CodeError, Leaf, Text, cat, listed, number, quoted
 
 if TYPE_CHECKING:
-    from .program import Program
+    from .program import Base
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Expr:
         return self.text if self.atom else cat("(", self.text, ")")
 
 
-def expression(program: Program, value: Any, cell: int, cells: int) -> Expr:
+def expression(program: Base, value: Any, cell: int, cells: int) -> Expr:
     """A value at one point of a sweep of `cells` points."""
     if isinstance(value, Const):
         return Expr(cat(number(value.value)), tensor=False, atom=value.value >= 0)
@@ -71,7 +71,7 @@ def expression(program: Program, value: Any, cell: int, cells: int) -> Expr:
     raise CodeError("a table of tensors can only be patched from")
 
 
-def given(program: Program, value: Given) -> Expr:
+def given(program: Base, value: Given) -> Expr:
     """What Python between braces stands for."""
     found = program.plan.values[value.source]
     name = program.hole(value.source)
@@ -81,10 +81,11 @@ def given(program: Program, value: Given) -> Expr:
         text = cat(name, "[", Leaf("which", str(value.pick), str(value.pick)), "]")
     if isinstance(found, Mapping):
         raise CodeError("a table of tensors can only be patched from")
-    return _python(found, text)
+    return value_of(found, text)
 
 
-def _python(found: Any, text: Text) -> Expr:
+def value_of(found: Any, text: Text) -> Expr:
+    """A Python value that `text` stands for."""
     if isinstance(found, Tensor):
         return Expr(text, rank=found.ndim, one=found.ndim > 1 and found.shape[0] == 1)
     if isinstance(found, bool | int | float):
@@ -96,7 +97,7 @@ def _python(found: Any, text: Text) -> Expr:
     return Expr(cat("torch.as_tensor(", text, kind, ")"), rank=len(shape), one=len(shape) > 1 and shape[0] == 1)
 
 
-def activation(program: Program, value: Act, cell: int, cells: int) -> Expr:
+def activation(program: Base, value: Act, cell: int, cells: int) -> Expr:
     """An activation of an earlier run at its positions."""
     spot = value.spot
     if spot.sae is not None:
@@ -144,13 +145,13 @@ def _operation(op: str, args: list[Expr]) -> Expr:
         return replace(args[0], text=cat("-", args[0].inner), atom=False)
     x, y = args
     first = max(args, key=lambda arg: (arg.lead, arg.rank))
-    if x.lead and y.lead and x.rank != y.rank or (x.lead != y.lead and max(x.rank, y.rank) > first.rank):
+    if (x.lead and y.lead and x.rank != y.rank) or (x.lead != y.lead and max(x.rank, y.rank) > first.rank):
         raise CodeError("the two sides have axes that do not answer to each other")
     return replace(first, text=cat(x.inner, f" {op} ", y.inner), rows=max(x.rows, y.rows), count=max(x.count, y.count),
                    tensor=x.tensor or y.tensor, atom=False, one=x.one and y.one)
 
 
-def _function(program: Program, name: str, args: list[Expr]) -> Expr:
+def _function(program: Base, name: str, args: list[Expr]) -> Expr:
     x = args[0] if args[0].tensor else replace(args[0], text=cat("torch.tensor(", args[0].text, ")"), atom=True)
     plain = Expr((), rank=x.rank)
     if name in ("mean", "sum"):
@@ -196,7 +197,7 @@ def laid(x: Expr, spot: Spot, found: Entries, samples: int, size: int) -> tuple[
     if x.rows not in (1, size * samples):
         if x.rows != size:
             raise CodeError("the value has other examples than the place")
-        x = replace(x, text=cat(f"torch.cat([", x.text, f"] * {samples})"), rows=size * samples, atom=True)
+        x = replace(x, text=cat("torch.cat([", x.text, f"] * {samples})"), rows=size * samples, atom=True)
     if ragged:
         x = _entry_by_entry(x, found)
     if x.rank < rest:
@@ -218,7 +219,7 @@ def _entry_by_entry(x: Expr, found: Entries) -> Expr:
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def table(program: Program, value: Given | FromFile, spot: Spot) -> tuple[Text, Any] | None:
+def table(program: Base, value: Given | FromFile, spot: Spot) -> tuple[Text, Any] | None:
     """The entry of a table of tensors for a spot, and its value; None when the value is no table."""
     if isinstance(value, FromFile):
         if not Path(value.path).is_file():

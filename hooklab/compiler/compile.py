@@ -15,10 +15,11 @@ from ..spec import ast
 from ..spec.check import check
 from .context import MAIN, Context, Stop, World
 from .lower import claim, metric, metric_name, runs_named
+from .options import options
 from .places import Sites
 from .plan import Claim, Plan, RunPlan
 from .runs import add_runs
-from .statements import corpus, options
+from .statements import corpus
 from .views import add_view
 
 DECLARED: dict[type, str] = {ast.Let: "lets", ast.Group: "groups", ast.Sweep: "sweeps", ast.Sae: "saes"}
@@ -76,7 +77,7 @@ def _inputs(ctx: Context, spec: ast.Spec) -> None:
     """Every prompt, and every corpus given in Python, as tokens."""
     for name, statement in ctx.prompts.items():
         with ctx.going_on(), ctx.catch(statement):
-            opts = options(ctx, statement.opts)
+            opts = options(ctx, statement.opts, statement.verb)
             value = statement.value
             given = random_prompt(ctx, value) if isinstance(value, ast.Call) else _plain(ctx, value)
             ctx.inputs[name] = ctx.world.prompt(given, image=opts.get("image"), chat=bool(opts.get("chat", False)))

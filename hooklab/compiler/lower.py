@@ -97,7 +97,10 @@ def metric_name(statement: ast.Metric, taken: Any = ()) -> str:
 def metric(ctx: Context, name: str, expr: ast.Expr, prompt: str) -> MetricPlan:
     """A metric on one prompt: answers as token ids, positions as numbers."""
     fn = expr.id if isinstance(expr, ast.Name) else expr.name if isinstance(expr, ast.Call) else ""
-    return MetricPlan(name, _measure(ctx, expr, prompt), UNITS.get(fn, ""))
+    reason = ctx.world.missing("logits")
+    if reason is not None:
+        raise ctx.fail("model", f"a metric needs logits: {reason}", expr)
+    return MetricPlan(name, _measure(ctx, expr, prompt), UNITS.get(fn, ""), expr.span)
 
 
 def _measure(ctx: Context, expr: ast.Expr, prompt: str) -> Any:
@@ -154,7 +157,7 @@ def answer(ctx: Context, node: Any, size: int) -> tuple[int, ...]:
     if isinstance(node, ast.Py):
         items = ctx.given(node.source, node)
         items = items.tolist() if hasattr(items, "tolist") else items
-        items = [items] if isinstance(items, (str, int)) else list(items)
+        items = [items] if isinstance(items, str) or not hasattr(items, "__iter__") else list(items)
     elif isinstance(node, ast.List):
         items = [getattr(item, "value", item) for item in node.items]
     else:

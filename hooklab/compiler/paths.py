@@ -2,7 +2,8 @@
 
 Wang et al. 2022 (arXiv:2211.00593): in a first pass the sender takes its value from the source while all heads keep
 theirs from the untouched run, and the receiver's value is read; in a second pass only the receiver takes that value.
-MLPs are computed anew in the first pass, so paths through them count; `mlps=freeze` holds them too.
+MLPs are computed anew in the first pass, so paths through them count; `mlps=freeze` holds them too. Other lines of the run
+act in the second pass only.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 from ..spec import ast
 from .context import Context
-from .places import Sites
+from .options import options
+from .places import Sites, reach
 from .plan import Cell, Edit, Reach, RunPlan, Same, Spot
-from .statements import Variants, Where, options, variants
+from .statements import Variants, Where, variants
 
 
 def path_patch(ctx: Context, name: str, at: Where, statement: ast.Patch) -> Variants:
@@ -25,14 +27,18 @@ def path_patch(ctx: Context, name: str, at: Where, statement: ast.Patch) -> Vari
     end = statement.target.to
     assert isinstance(end, ast.Site | ast.Feature)
     receivers = tuple(Sites(ctx, at.env).spots(end))
-    held = _held(ctx, at, options(ctx, statement.opts).get("mlps", "recompute"), statement)
+    held = _held(ctx, at, options(ctx, statement.opts, "patch").get("mlps", "recompute"), statement)
     hidden = f"{name}>{len([n for n in ctx.runs if n.startswith(name + '>')])}"
     cells = tuple(Cell((i,), (*held, edit)) for i, edit in enumerate(sender.edits))
     ctx.runs[hidden] = RunPlan(hidden, at.prompt, (), cells, hidden=True,
                                captures=frozenset(Spot(s.site, s.layer) for s in receivers))
     needs = note_needs(ctx, hidden, (edit for cell in cells for edit in cell.edits))
     ctx.runs[hidden] = replace(ctx.runs[hidden], needs=frozenset(needs))
-    edits = tuple(Edit("patch", receivers, Reach(), Same(hidden), (("cell", i),), span=statement.span)
+    if isinstance(end.at, ast.AtEach):
+        raise ctx.fail("value", "a path ends at fixed positions", end.at, "write @last, or no position for all")
+    where = reach(ctx, end.at, at.prompt, at.env, writing=at.writing)
+    where = where if where.at is not None else Reach()
+    edits = tuple(Edit("patch", receivers, where, Same(hidden, where.at), (("cell", i),), span=statement.span)
                   for i in range(len(cells)))
     return Variants(sender.axes, edits)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,10 +98,10 @@ class Sites:
             if group is None:
                 raise ctx.fail("name", f"there is no place {where.group!r}", where, "name a site such as L5.resid_post, "
                                "or declare a group: group movers = L9H9, L9H6")
-            gone = {str(spot) for w in group.target.excluding for spot in self.single(w)}
-            if not gone:
+            if not group.target.excluding:
                 return list(group.target.sites)
-            return [_as_site(spot) for w in group.target.sites for spot in self.single(w) if str(spot) not in gone]
+            spots = [spot for w in group.target.sites for spot in self.spots(w)]
+            return [_as_site(spot) for spot in self.without(spots, group.target)]
         value = ctx.given(where.source, where)
         items = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
         found: list[ast.Where] = []
@@ -170,20 +171,42 @@ class Sites:
 
     def choice(self, target: ast.Target, window: int | None = None) -> Choice:
         """The places of a target: all together, or one at a time."""
-        gone = {str(spot) for where in target.excluding for spot in self.single(where)}
         if not target.each:
-            spots = [spot for where in target.sites for spot in self.spots(where)]
-            if gone:
-                spots = _merged([part for where in target.sites for part in self.single(where) if str(part) not in gone])
-                if not spots:
-                    raise self.ctx.fail("value", "nothing is left after except", target)
-            return Choice((), (tuple(spots),))
-        if len(target.sites) == 1 and not gone and isinstance(target.sites[0], (ast.Site, ast.Feature)):
+            return Choice((), (tuple(self.without([spot for where in target.sites for spot in self.spots(where)], target)),))
+        if len(target.sites) == 1 and not target.excluding and isinstance(target.sites[0], (ast.Site, ast.Feature)):
             return self._product(target.sites[0], window)
-        parts = [part for where in target.sites for part in self.single(where) if str(part) not in gone]
-        if not parts:
-            raise self.ctx.fail("value", "nothing is left after except", target)
+        parts = self.without([part for where in target.sites for part in self.single(where)], target)
         return Choice((Axis("site", tuple(map(str, parts))),), tuple((part,) for part in parts))
+
+    def without(self, spots: list[Spot], target: ast.Target) -> list[Spot]:
+        """Spots less those that a target excepts; an exception that names nothing of them is a problem."""
+        ctx = self.ctx
+        for where in target.excluding:
+            if getattr(where, "at", None) is not None:
+                raise ctx.fail("value", "an exception is a place, without a position", where,
+                               "give the position to what stands before except")
+            # `except L0H1` means that head of whatever is acted on.
+            bare = isinstance(where, ast.Ref) or (isinstance(where, ast.Site) and where.comp is None)
+            comps = list(dict.fromkeys(spot.site for spot in spots)) if bare else [self.default]
+            if isinstance(where, ast.Ref):
+                comps = [comp for comp in comps if "head" in SITES[str(comp)].axes] or [self.default]
+            gone = [spot for comp in comps for spot in self._excepted(where, comp)]
+            left = subtract(spots, gone, ctx.world.facts)
+            if left == spots:
+                raise ctx.fail("value", "this takes nothing away from what stands before except", where)
+            spots = left
+        if not spots:
+            raise ctx.fail("value", "nothing is left after except", target)
+        return spots
+
+    def _excepted(self, where: ast.Where, comp: str | None) -> list[Spot]:
+        """The spots of one exception; one that a site has no such part of takes nothing from it."""
+        if isinstance(where, ast.Site) and where.comp is None and comp is not None:
+            axes = SITES[comp].axes
+            if (where.head is not None and not {"head", "kv_head"} & set(axes)) or (
+                    where.neuron is not None and "d_mlp" not in axes):
+                return []
+        return Sites(self.ctx, self.env, comp).spots(where)
 
     def _product(self, where: ast.Site | ast.Feature, window: int | None) -> Choice:
         """One site, by layer and by head or unit."""
@@ -227,17 +250,34 @@ def _split(spot: Spot, where: Any) -> list[Spot]:
     return parts
 
 
-def _merged(parts: list[Spot]) -> list[Spot]:
-    """Single heads of one site put together again."""
-    found: dict[Any, Spot] = {}
-    for part in parts:
-        key = (part.site, part.layer, part.units, part.sae)
-        before = found.get(key)
-        if before is None or before.heads is None or part.heads is None:
-            found[key if before is None else (*key, len(found))] = part
-        else:
-            found[key] = replace(before, heads=(*before.heads, *part.heads))
-    return list(found.values())
+def subtract(spots: list[Spot], gone: list[Spot], facts: Any) -> list[Spot]:
+    """Spots less others: whole ones, or some heads or units of them."""
+    for out in gone:
+        left = []
+        for spot in spots:
+            if (spot.site, spot.layer, spot.sae) != (out.site, out.layer, out.sae):
+                left.append(spot)
+                continue
+            rest = _less(spot, out, facts)
+            if rest is not None:
+                left.append(rest)
+        spots = left
+    return spots
+
+
+def _less(spot: Spot, out: Spot, facts: Any) -> Spot | None:
+    """One spot without the heads, units or features of another; None when nothing is left."""
+    axes = SITES[spot.site].axes
+    sizes = {"heads": facts.n_kv_heads if "kv_head" in axes else facts.n_heads, "units": getattr(facts, axes[-1], 0),
+             "features": 0}
+    for name, size in sizes.items():
+        mine, theirs = getattr(spot, name), getattr(out, name)
+        if theirs is None:
+            continue
+        kept = tuple(n for n in (mine if mine is not None else range(size)) if n not in theirs)
+        changed: dict[str, Any] = {name: kept}
+        return replace(spot, **changed) if kept else None
+    return None
 
 
 def _as_site(spot: Spot) -> ast.Site:
@@ -256,7 +296,7 @@ def _from_python(item: Any) -> ast.Where:
         return ast.Site("result", item["layer"], item["head"])
     if isinstance(item, tuple) and item and isinstance(item[0], dict):  # what Scores.top gives
         return _from_python(item[0])
-    raise SiteError(f'{item!r} is no place; give addresses such as "L9H6" or pairs (layer, head)')
+    raise SiteError(f'{reprlib.repr(item)} is no place; give addresses such as "L9H6" or pairs (layer, head)')
 
 
 def _index_text(text: str | None) -> ast.Index | None:
@@ -269,6 +309,20 @@ def _index_text(text: str | None) -> ast.Index | None:
 
 def _text(layer: Any) -> str:
     return str(layer) if isinstance(layer, (int, str)) else "5"
+
+
+def place_of(ctx: Context, target: ast.Target) -> ast.Place | None:
+    """The positions of a target, on which all of its places must agree; a group's own count where it is named bare."""
+    found: list[ast.Place | None] = []
+    for where in target.sites:
+        if isinstance(where, ast.Ref) and where.at is None and where.group in ctx.groups:
+            found.append(place_of(ctx, ctx.groups[where.group].target))
+        else:
+            found.append(where.at)
+    if len(set(found)) > 1:
+        raise ctx.fail("value", "these places name different positions", target,
+                       "give each its own line, or the same @ to all")
+    return found[0]
 
 
 # Positions ---------------------------------------------------------------------------------------------------------

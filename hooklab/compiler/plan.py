@@ -237,6 +237,11 @@ class Keep:
     spots: tuple[Spot, ...]
     reach: Reach
     span: Span | None = field(default=None, compare=False)
+    cells: tuple[Keep, ...] = ()
+
+    def cell(self, number: int) -> Keep:
+        """What is kept in one cell: the same in all of them, unless the places follow a sweep variable."""
+        return self.cells[number] if self.cells else self
 
 
 @dataclass(frozen=True)
@@ -336,6 +341,7 @@ class MetricPlan:
     name: str
     value: Any
     unit: str = ""
+    span: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

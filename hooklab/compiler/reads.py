@@ -8,9 +8,9 @@ from ..spec import ast
 from ..spec.verbs import ATTRIBUTIONS, SCORES
 from .context import Context
 from .lower import metric
-from .places import Sites, spread, spread_groups
+from .options import options
+from .places import Sites, place_of, spread, spread_groups
 from .plan import Axis, Const, Measure, Op, Reading, RunPlan, Spot, Spread
-from .statements import options
 
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
@@ -35,13 +35,6 @@ def _positions(ctx: Context, run: RunPlan, place: Any) -> tuple[tuple[Axis, ...]
     return (), spread(ctx, place.pos, run.prompt, {}, place), False
 
 
-def _place(ctx: Context, target: ast.Target) -> Any:
-    places = {where.at for where in target.sites}
-    if len(places) > 1:
-        raise ctx.fail("value", "these places name different positions", target, "give each its own line")
-    return places.pop()
-
-
 def _layout(ctx: Context, target: ast.Target, sites: Sites) -> tuple[tuple[Axis, ...], tuple[Spot, ...]]:
     """Axes over places: layer and head for one site, a `site` axis for a list."""
     one = ast.Target(target.sites, True, target.excluding)
@@ -53,9 +46,9 @@ def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
     method = statement.method or ("patch" if statement.source else "grad")
     if method not in ATTRIBUTIONS:
         raise ctx.fail("name", f"there is no attribution {method!r}", statement, f"there are {', '.join(ATTRIBUTIONS)}")
-    opts = options(ctx, statement.opts)
+    opts = options(ctx, statement.opts, statement.verb)
     axes, spots = _layout(ctx, statement.target, Sites(ctx, {}))
-    pos_axes, at, each = _positions(ctx, run, _place(ctx, statement.target))
+    pos_axes, at, each = _positions(ctx, run, place_of(ctx, statement.target))
     source = None
     if statement.source is not None:
         source = ctx.untouched(statement.source, run.prompt, statement)
@@ -130,13 +123,13 @@ def _lens(ctx: Context, run: RunPlan, statement: ast.Lens) -> Reading:
     if not isinstance(target, ast.Target):
         target = ast.Target((ast.Site("resid_post", "*"),))
     else:
-        place = _place(ctx, target)
+        place = place_of(ctx, target)
     axes, spots = _layout(ctx, target, Sites(ctx, {}))
     wrong = [spot for spot in spots if spot.site not in STREAM or spot.units or spot.sae]
     if wrong:
         raise ctx.fail("value", f"{wrong[0]} is no vector of the stream", statement, f"a lens reads {', '.join(STREAM)}")
     pos_axes, at, each = _positions(ctx, run, place if place is not None else ast.AtEach())
-    top = int(options(ctx, statement.opts).get("top", 1))
+    top = int(options(ctx, statement.opts, statement.verb).get("top", 1))
     value = None
     if ctx.answer is not None:
         name = "logit_diff" if ctx.answer.against is not None else "prob"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,11 +11,13 @@ from ..positions import marks_in
 from ..positions.select import Selector
 from ..spec import ast
 from .context import IMPLICIT, Context
+from .options import options
 from .paths import path_patch
-from .places import Env, Sites, reach
-from .plan import Axis, Cell, Edit, Given, Keep, RunPlan, Same, Spot, Writing, acts, named_apart
+from .places import Env, Sites, place_of, reach
+from .plan import Axis, Cell, Edit, Given, Keep, RunPlan, Same, Spot, acts, named_apart
 from .reads import reading
-from .statements import EDITS, Where, options, variants
+from .statements import EDITS, Where, variants
+from .writing import writing as write_on
 
 READS = ("attribute", "score", "lens")
 MAX_CELLS = 200_000
@@ -73,17 +75,18 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
     ctx.runs[name] = run
     needs = note_needs(ctx, name, (edit for cell in cells for edit in cell.edits))
     keeps = _each(ctx, lambda s: _keep(ctx, run, s, bool(writing)), [s for s in body if isinstance(s, ast.Save)])
+    written = _each(ctx, lambda lines: write_on(ctx, lines, base.prompt), [writing])
     readings = _each(ctx, lambda s: reading(ctx, run, s), [s for s in body if s.verb in READS])
     needs |= {str(r.option("source")) for r in readings if r.option("source")}
     captured = {Spot(spot.site, spot.layer) for keep in keeps for spot in keep.spots}
     ctx.runs[name] = replace(ctx.runs[name], needs=frozenset(needs - {name}), keeps=keeps, readings=readings,
                              captures=ctx.runs[name].captures | (frozenset() if writing else frozenset(captured)),
-                             writing=_writing(ctx, writing[-1], base.prompt) if writing else None)
+                             writing=written[0] if written else None)
     for r in readings:
         _note_reading(ctx, r)
 
 
-def _each(ctx: Context, make: Callable[[Any], Any], statements: list[Any]) -> tuple[Any, ...]:
+def _each(ctx: Context, make: Callable[[Any], Any], statements: Sequence[Any]) -> tuple[Any, ...]:
     """What every statement makes; one that is wrong is left out, its problem noted."""
     made = []
     for statement in statements:
@@ -93,27 +96,32 @@ def _each(ctx: Context, make: Callable[[Any], Any], statements: list[Any]) -> tu
 
 
 def _samples(ctx: Context, statement: Any) -> int:
-    count = options(ctx, statement.opts).get("samples", 1)
-    return count if isinstance(count, int) else 1
-
-
-def _writing(ctx: Context, statement: ast.Generate, prompt: str) -> Writing:
-    if not ctx.world.facts.causal or ctx.world.missing("logits"):
-        raise ctx.fail("model", "this model cannot write on: it does not predict the next token", statement)
-    longest, room = max(ctx.tokens(prompt).lengths), ctx.world.facts.n_ctx
-    if room and longest + statement.count - 1 > room:
-        raise ctx.fail("value", f"{longest} tokens and {statement.count} more do not fit: this model has {room} positions",
-                       statement, f"write at most generate {max(0, room - longest + 1)}")
-    return Writing(statement.count, tuple(options(ctx, statement.opts).items()), statement.span)
+    count = options(ctx, statement.opts, statement.verb).get("samples", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ctx.fail("value", f"samples= takes a whole number from 1 up, not {count!r}", statement)
+    return count
 
 
 def _keep(ctx: Context, run: RunPlan, statement: ast.Save, writing: bool) -> Keep:
-    env = {axis.name: axis.labels[0] for axis in run.axes}
-    spots = Sites(ctx, env).choice(replace(statement.target, each=False)).cells[0]
-    places = {where.at for where in statement.target.sites}
+    """What a `save` line keeps; one that follows a sweep variable keeps something else in each cell."""
+    swept = {axis.name for axis in run.axes if axis.name in ctx.sweeps} & _variables(ctx, [statement])
+    if not swept:
+        return _keep_at(ctx, run, statement, {}, writing)
+    cells = []
+    for cell in run.cells:
+        env = {axis.name: axis.labels[i] for axis, i in zip(run.axes, cell.index, strict=True) if axis.name in swept}
+        cells.append(_keep_at(ctx, run, statement, env, writing))
+    places = {len(keep.spots) for keep in cells}
     if len(places) > 1:
-        raise ctx.fail("value", "these places name different positions", statement, "give each its own line")
-    at = places.pop()
+        raise ctx.fail("value", "this saves different numbers of places along the sweep", statement)
+    name = statement.name or str(ast.Spec((replace(statement, opts=()),))).removeprefix("save ").partition(" @")[0]
+    spots = tuple(dict.fromkeys(spot for keep in cells for spot in keep.spots))
+    return Keep(name, spots, cells[0].reach, statement.span, tuple(replace(keep, name=name) for keep in cells))
+
+
+def _keep_at(ctx: Context, run: RunPlan, statement: ast.Save, env: Env, writing: bool) -> Keep:
+    spots = Sites(ctx, env).choice(replace(statement.target, each=False)).cells[0]
+    at = place_of(ctx, statement.target)
     if isinstance(at, ast.AtEach):
         at = None if at.pos is None else ast.At(at.pos, span=at.span)
     return Keep(statement.name, spots, reach(ctx, at, run.prompt, env, writing=writing), statement.span)

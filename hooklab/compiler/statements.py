@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..positions import select as s
-from ..sites import SITES
 from ..spec import ast
 from .align import alignment, all_positions, check_counts
-from .context import BASELINE, Context, Stop
+from .context import BASELINE, Context
 from .lower import value
-from .places import Choice, Env, Sites, reach, spread, spread_groups
-from .plan import Axis, Const, Edit, FromFile, Given, Reach, Same, Spot, Spread
+from .options import options
+from .places import Choice, Env, Sites, place_of, reach, spread, spread_groups
+from .plan import Axis, Edit, FromFile, Given, Reach, Same, Spot, Spread
 
 STREAMLESS = ("scores", "pattern")
 
@@ -37,31 +37,9 @@ class Variants:
     edits: tuple[Edit, ...]
 
 
-def options(ctx: Context, opts: ast.Opts) -> dict[str, Any]:
-    """Options as Python values: numbers, words, lists; what braces stand for."""
-    return {opt.name: _option(ctx, opt.value) for opt in opts}
-
-
-def _option(ctx: Context, node: Any) -> Any:
-    if isinstance(node, ast.Num | ast.Str):
-        return node.value
-    if isinstance(node, ast.Word):
-        return {"true": True, "false": False}.get(node.id, node.id)
-    if isinstance(node, ast.Py):
-        return ctx.given(node.source, node)
-    if isinstance(node, ast.List):
-        return [_option(ctx, item) for item in node.items]
-    if isinstance(node, ast.Neg):
-        return -_option(ctx, node.of)
-    if isinstance(node, ast.Range):
-        start, stop, *step = (int(part) if part else None for part in node.text.split(":"))
-        return range(start or 0, stop if stop is not None else 1 << 30, *(n for n in step if n))
-    return node
-
-
 def variants(at: Where, statement: Any) -> Variants:
     """What a statement does, at every point of its own axes."""
-    opts = options(at.ctx, statement.opts)
+    opts = options(at.ctx, statement.opts, statement.verb)
     draw = (opts["seed"], 0) if isinstance(opts.get("seed"), int) else at.ctx.draw(statement)
     default = "pattern" if statement.verb == "cut" else None
     sites = Sites(at.ctx, at.env, default)
@@ -98,21 +76,9 @@ def _stepped(at: Where, reach_: Reach, opts: Mapping[str, Any], statement: Any) 
 # Places and positions of a target ----------------------------------------------------------------------------------
 
 
-def _at(statement: Any) -> ast.Place | None:
-    """The positions of a target; all of its places must agree on them."""
-    found = [where.at for where in statement.target.sites]
-    if len(set(found)) > 1:
-        raise ValueError("several")
-    return found[0]
-
-
 def _reaches(at: Where, statement: Any) -> tuple[tuple[Axis, ...], list[tuple[Reach, int | None]]]:
     """The positions that a target names, one at a time if it says so."""
-    try:
-        place = _at(statement)
-    except ValueError:
-        raise at.ctx.fail("value", "these places name different positions", statement,
-                          "give each its own line, or the same @ to all") from None
+    place = place_of(at.ctx, statement.target)
     if isinstance(place, ast.AtEach):
         found, labels = spread_groups(at.ctx, place, at.prompt, at.env)
         return (Axis("pos", labels),), [(Reach(one), i) for i, one in enumerate(found)]
@@ -136,7 +102,10 @@ def _amounts(at: Where, statement: Any) -> tuple[tuple[Axis, ...], list[tuple[in
     ctx = at.ctx
     if isinstance(amount.values, ast.Py):
         source = amount.values.source
-        items = list(ctx.given(source, amount.values))
+        items = ctx.given(source, amount.values)
+        if not hasattr(items, "__iter__"):
+            raise ctx.fail("value", f"{{{source}}} is no list of values to take in turn", amount.values)
+        items = list(items)
         labels: list[Any] = [item if isinstance(item, (int, float)) else i for i, item in enumerate(items)]
         found: list[Any] = [Given(source, i) for i in range(len(items))]
     else:
@@ -191,13 +160,17 @@ def _same(at: Where, run: str, statement: Any, where: Reach, align: str | None, 
                        "patch one to all, or one to one")
     if source == at.prompt:
         return Same(run, where.at)
-    place = _at(statement)
-    if align in ("index", "token") or place is None or (isinstance(place, ast.At) and place.pos == s.All()):
+    place = place_of(ctx, statement.target)
+    if align in ("index", "token") or place is None or place == ast.AtEach() or (
+            isinstance(place, ast.At) and place.pos == s.All()):
         target = where.at if where.at is not None else all_positions(ctx, at.prompt)
         return Same(run, alignment(ctx, align or "name", source, at.prompt, target, statement))
     if isinstance(place, ast.AtEach):
-        found, _ = spread_groups(ctx, place, source, at.env)
-        chosen: Spread = found[group] if group is not None and group < len(found) else ()
+        found, ours = (spread_groups(ctx, place, prompt, at.env)[0] for prompt in (source, at.prompt))
+        if len(found) != len(ours):
+            raise ctx.fail("value", f"@each makes {len(found)} positions in {source} and {len(ours)} in {at.prompt}",
+                           statement, "name what both have: @each[subject, last]")
+        chosen: Spread = found[group] if group is not None else ()
     else:
         chosen = spread(ctx, place.pos, source, at.env, place)
     check_counts(ctx, source, chosen, at.prompt, where.at or (), statement)
@@ -218,14 +191,14 @@ def _ablate(at: Where, statement: ast.Ablate, spots: tuple[Spot, ...], where: Re
     per = opts.get("per") or ("pos" if sites & set(STREAMLESS) else "all")
     if method == "resample" or per == "pos":
         lengths = set(ctx.tokens(source).lengths) | set(ctx.tokens(at.prompt).lengths)
-        if where.at is None or isinstance(_at(statement), ast.AtEach):
+        if where.at is None or isinstance(place_of(ctx, statement.target), ast.AtEach):
             if len(lengths) > 1:
                 raise ctx.fail("value", f"{method} at each position needs prompts of one length; there are "
                                f"{', '.join(map(str, sorted(lengths)))} tokens", statement,
                                "name a position that all have (@last), or take per=all")
             chosen = None if where.at is None else (where.at[0],) * ctx.inputs[source].size
         else:
-            place = _at(statement)
+            place = place_of(ctx, statement.target)
             assert isinstance(place, ast.At)
             chosen = spread(ctx, place.pos, source, at.env, place)
             if {len(row) for row in chosen} != {len(row) for row in where.at}:
@@ -246,7 +219,7 @@ def corpus(ctx: Context, over: ast.Name | ast.Py) -> str:
 def _cut(at: Where, statement: ast.Cut, choice: Choice, opts: dict[str, Any]) -> Variants:
     """Edges from key positions to query positions, of whole layers or single heads."""
     ctx, target = at.ctx, statement.target
-    key_place = _at(statement)
+    key_place = place_of(ctx, target)
     if not isinstance(target.to, ast.At | ast.AtEach):
         raise ctx.fail("value", "cut needs the edges to cut", statement, "write cut L5H1 @subject -> @last")
     for spot in choice.cells[0]:
@@ -287,4 +260,4 @@ def _check_edge(at: Where, key: Reach, query: Reach, statement: Any) -> None:
 
 EDITS = ("zero", "ablate", "patch", "freeze", "steer", "scale", "set", "clamp", "project_out", "noise", "cut")
 
-__all__ = ["EDITS", "SITES", "Const", "Stop", "Variants", "Where", "corpus", "options", "variants"]
+__all__ = ["EDITS", "Variants", "Where", "corpus", "variants"]

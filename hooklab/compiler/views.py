@@ -7,9 +7,9 @@ from typing import Any
 
 from ..spec import ast
 from .context import Context
+from .options import options
 from .places import Sites, spread_groups
 from .plan import Axis, Keep, Reach, Reading, RunPlan, Spot, View
-from .statements import options
 
 
 def add_view(ctx: Context, statement: ast.Show) -> View:
@@ -29,7 +29,7 @@ def add_view(ctx: Context, statement: ast.Show) -> View:
         _patterns(ctx, statement, spots)
     elif statement.view == "resid":
         _lengths(ctx)
-    return View(statement.view, statement.count, tuple(places), tuple(options(ctx, statement.opts).items()))
+    return View(statement.view, statement.count, tuple(places), tuple(options(ctx, statement.opts, statement.verb).items()))
 
 
 def _shown(ctx: Context) -> list[RunPlan]:

@@ -7,8 +7,10 @@ not), where each is served, and which modules play which role.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import nn
 
@@ -84,7 +86,12 @@ class Layout:
         project = getattr(getattr(self.base, "decoder", None), "project_out", None)
         logits = self.hf.get_output_embeddings()(x if project is None else project(x))
         cap = getattr(self.config, "final_logit_softcapping", None)
-        return logits if cap is None else (logits / cap).tanh() * cap
+        logits = logits if cap is None else (logits / cap).tanh() * cap
+        if self.family.never is None:
+            return logits
+        ruled_out = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        ruled_out[attrgetter(self.family.never)(self.base)] = True
+        return logits.masked_fill(ruled_out, torch.finfo(logits.dtype).min)
 
     # Sites ------------------------------------------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class Layout:
             return ports.head_results(ports.first_input(value).unflatten(-1, (n_heads, d_head)), w_o)
 
         return replace(self._make("result", layer, out, "input"), take=take, put=lambda value, new: value,
-                       later=f"{self.native(out)}.output", correct=ports.result_correction)
+                       later=f"{self.native(out)}.output", correct=ports.result_correction(linear.bias(out)))
 
     def _attention_ports(self) -> dict[int, dict[str, Port]]:
         """id(attention module) -> its inner ports."""

@@ -226,7 +226,22 @@ def head_results(z: Tensor, w_o: Tensor) -> Tensor:
     return torch.einsum("bphd,hdm->bphm", z, w_o.to(z.dtype))
 
 
-def result_correction(value: Any, old: Tensor, new: Tensor) -> Callable[[Any], Any]:
-    """What changed head writes do to the output projection's output."""
-    change = (new - old).sum(2)
-    return lambda out: out + change.reshape(out.shape)
+def result_correction(bias: Tensor | None) -> Callable[[Any, Tensor, Tensor], Callable[[Any], Any]]:
+    """What changed head writes do to the output projection's output, whose bias is `bias`.
+
+    Where a write changed, the output is the new sum; elsewhere it keeps its bits. Adding the difference instead would
+    leave rounding behind, which a norm that comes next blows up where the new sum is zero.
+    """
+
+    def correct(value: Any, old: Tensor, new: Tensor) -> Callable[[Any], Any]:
+        changed = (new != old).flatten(2).any(-1, keepdim=True)
+        total, difference = new.sum(2), (new - old).sum(2)  # the difference carries gradients where nothing changed
+        total = total if bias is None else total + bias.to(total)
+
+        def output(out: Any) -> Any:
+            shape = out.shape
+            return torch.where(changed.reshape(*shape[:-1], 1), total.reshape(shape), out + difference.reshape(shape))
+
+        return output
+
+    return correct

@@ -51,7 +51,7 @@ class Gathered:
             self.figures[run.name, plan.name].append(values.reshape(run.samples, block.size))
         if not run.writing:
             for keep in run.keeps:
-                self._keep(block, keep)
+                self._keep(block, keep.cell(block.number))
         if block.key in self.store.logits and not run.axes:
             self._top(block)
 
@@ -210,9 +210,9 @@ def _readings(gathered: Gathered) -> dict[str, Scores]:
             labels = np.stack(texts) if texts else None
             axes = named_apart((*run.axes, *reading.axes, *cells[0].axes))
             scores[key] = Scores(
-                values.reshape(*shape, *values.shape[1:]), tuple(a.name for a in axes),
+                values.reshape((*shape, *values.shape[1:])), tuple(a.name for a in axes),
                 {a.name: a.labels for a in axes}, cells[0].unit, kind,
-                gathered.plan.text, None if labels is None else labels.reshape(*shape, *labels.shape[1:]),
+                gathered.plan.text, None if labels is None else labels.reshape((*shape, *labels.shape[1:])),
                 note=cells[0].note)
     return scores
 

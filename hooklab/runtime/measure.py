@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -17,19 +18,28 @@ from ..compiler.plan import Const, Figure, Fn, Given, Measure, MetricPlan, Op, S
 from ..errors import HooklabWarning
 from .evaluate import columns
 from .passes import at_columns
-from .store import Block, Store, trouble
+from .store import Block, Store, standing_at, trouble
 
 
 def measure(store: Store, block: Block, plan: MetricPlan, logits: Tensor | None = None) -> Tensor:
     """A metric on the rows of a block, [row]."""
     logits = store.logits[block.key] if logits is None else logits
+    with standing_at(plan.span, store.plan.text):
+        return _measured_rows(store, block, plan, logits)
+
+
+def _measured_rows(store: Store, block: Block, plan: MetricPlan, logits: Tensor) -> Tensor:
     found = _value(store, block, plan.value, logits)
     if not isinstance(found, Tensor):
-        found = torch.as_tensor(float(found))
+        try:
+            found = torch.as_tensor(found, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise trouble(f"metric {plan.name} gave {reprlib.repr(found)}, which is no number",
+                          hint="a metric gives one number, or one for each example") from None
     found = found.to(torch.promote_types(found.dtype, torch.float32)).reshape(-1)
     if len(found) not in (1, len(logits)):
         raise trouble(f"metric {plan.name} gave {len(found)} numbers for {len(logits)} examples",
-                      hint="a metric gives one number, or one for each example", text=store.plan.text)
+                      hint="a metric gives one number, or one for each example")
     return found.expand(len(logits))
 
 
@@ -54,7 +64,7 @@ def _called(store: Store, block: Block, value: Given, logits: Tensor) -> Any:
         return store.plan.values[value.source](out)
     except Exception as error:
         raise trouble(f"the metric {{{value.source}}} failed: {type(error).__name__}: {error}",
-                      text=store.plan.text) from error
+                      ) from error
 
 
 def _measured(store: Store, block: Block, value: Measure, logits: Tensor) -> Tensor:
@@ -91,14 +101,13 @@ def _kl(store: Store, block: Block, value: Measure, at: Tensor) -> Tensor:
     number = block.number if len(run.cells) == len(block.run.cells) else 0
     key = (run.name, number)
     if key not in store.logits:
-        raise trouble(f"kl({run.name}) cannot be computed: {run.name} comes later", text=store.plan.text)
+        raise trouble(f"kl({run.name}) cannot be computed: {run.name} comes later")
     other = Block(run, number, 0, int(store.plan.prompts[run.prompt].size))
     where = value.at if run.prompt == block.run.prompt else None
     reference = _selected(store, other, store.logits[key].to(at.device), where)
     rows = torch.tensor([row % len(reference) if len(reference) in (1, block.size) else row for row in range(len(at))])
     if len(reference) not in (1, block.size, len(at)):
-        raise trouble(f"kl({run.name}): {run.name} has {len(reference)} examples and {block.run.name} {len(at)}",
-                      text=store.plan.text)
+        raise trouble(f"kl({run.name}): {run.name} has {len(reference)} examples and {block.run.name} {len(at)}")
     return metrics.kl(at, reference[rows])
 
 

@@ -124,7 +124,7 @@ def _shaped(reading: Reading, values: np.ndarray) -> np.ndarray:
     positions = values.shape[1:2] if reading.each else ()
     if not reading.each:
         values = values.mean(1) if values.shape[1] > 1 else values[:, 0]
-    return values.reshape(*shape, *positions, *values.shape[2 if reading.each else 1:])
+    return values.reshape((*shape, *positions, *values.shape[2 if reading.each else 1:]))
 
 
 def model_piece(store: Store, token: int) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import edits
 from ..compiler.plan import Spot
 from ..edits import OPS, clamp
-from ..model.linear import matrix
+from ..model.linear import bias, matrix
 from ..model.ports import GRIPS, Port, first_input, head_results, norm_scale, result_correction, scale_correction
 from ..sites import SITES
 from .apply import Task
@@ -85,7 +85,7 @@ def visit(job: dict[str, Any], value: Any, module: Any, rows: int, found: dict[P
     if not job["edits"]:
         return value
     if job["derived"] == "result":
-        later.append(result_correction(value, old, new))
+        later.append(result_correction(bias(module))(value, old, new))
     elif job["derived"]:
         later.append(scale_correction(module, job["derived"])(value, old, new))
     else:

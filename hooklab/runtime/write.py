@@ -69,7 +69,7 @@ def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = Non
         rows = [_row(store, block, ids, row, watch) for row in block.rows]
         coords = {axis.name: axis.labels[i] for axis, i in zip(run.axes, cell.index, strict=True)}
         texts += [_text(model, block, sequence, row, coords) for row, sequence in enumerate(rows)]
-        for keep in run.keeps:
+        for keep in (one.cell(number) for one in run.keeps):
             for name, value, axes in _kept(store, block, keep, captured, rows):
                 kept[name].append(value)
                 words[name] = axes

@@ -14,6 +14,7 @@ from ..positions import parse as written
 from ..positions import select as s
 from ..sites import SITES
 from . import ast
+from .verbs import METRICS
 
 ALIASES = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -395,6 +396,8 @@ class Path:
         only_words = len(self.words) == len(self.parts) and self.dims is None and self.at is None
         if only_words and len(self.parts) == 1 and self.words[0] not in MODEL_SITES:
             return ast.Name(self.words[0], span=self.span)
+        if len(self.parts) == 1 and self.words and self.words[0] in METRICS and self.at is not None and self.dims is None:
+            return ast.Call(self.words[0], at=self.at, span=self.span)
         if only_words and len(self.parts) == 2 and self.words[1] not in MODEL_SITES:
             return ast.Attr(*self.words, span=self.span)
         place = self.as_place()
