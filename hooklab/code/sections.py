@@ -27,9 +27,12 @@ class Program(Base):
 
     def section(self, run: RunPlan) -> list[str]:
         """A run: its passes, its metrics."""
-        about = f"the untouched run of {run.name}" if run.name in self.plan.prompts else (
-            f"first half of {run.name.split('>')[0]}: the sender's new value, all other heads held" if run.hidden else f"run {run.name} on {run.prompt}")
-        lines = [f"# {comment(about, 80)} " + "-" * max(0, 95 - len(about))]
+        about = f"run {run.name} on {run.prompt}"
+        if run.name in self.plan.prompts:
+            about = f"the untouched run of {run.name}"
+        elif run.hidden:
+            about = f"first half of {run.name.split('>')[0]}: the sender has its new value, all other heads are held"
+        lines = [f"# {comment(about, 95)} " + "-" * max(0, 95 - len(about))]
         loop = self.loop(run)
         acts, found = self.variables[run.name], []
         metrics, kept = self.metrics(run, loop), self.keeps(run)

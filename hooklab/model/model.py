@@ -105,7 +105,7 @@ class Model:
         self.hf = hf
         self.layout: Layout = Layout(hf)
         self.interleaver = SiteInterleaver(self.layout)
-        self.reader = Reader(self.layout, tokenizer, processor)
+        self.reader = Reader(self.layout, tokenizer or getattr(processor, "tokenizer", None), processor)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*submodule named.*")
             self._root = Root(hf, interleaver=self.interleaver,
