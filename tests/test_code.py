@@ -10,10 +10,10 @@ from functools import cache
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 
 import hooklab as hl
-import tiny_models
 from hooklab.code import CodeError, to_code, to_hooks, to_nnsight
 from hooklab.problems import SpecError
 
@@ -48,8 +48,8 @@ EDITS = {
     "zero every MLP": "zero L*.mlp_out",
     "zero one head at a time": "zero each L*H*",
     "zero an embedding": "zero embed @1",
-    "zero dimensions of the stream, twice": "zero L*.resid_post[3,7,9]\n    zero L0.resid_post[4:9] @[1,4]",
-    "zero heads at scattered tokens": "zero L0H[0,2].z @[1,4]",
+    "zero dimensions of the stream, twice": "zero L*.resid_post[3,7,9]\n    zero L0.resid_post[4:9] @[1,3]",
+    "zero heads at scattered tokens": "zero L0H[0,2].z @[1,3]",
     "scale a site": "scale L0.mlp_out by 0.5",
     "scale by one factor after another": "scale L1.attn_out @last by each [0, 0.5, 2]",
     "set to a number": "set L0.attn_out @last to 3.5",
@@ -60,7 +60,7 @@ EDITS = {
     "steer by a longer expression": "steer L0.resid_post by 2 * {vecs[0] + 1}",
     "steer layers by vectors, one at a time": "steer each L*.resid_pre @last by each {vecs}",
     "steer by a vector for each position": "steer L0.resid_post by {per_pos}",
-    "steer by a difference of runs": "steer L1.resid_post @last by 2 * (clean.L0.resid_post @last - corrupt.L0.resid_post @last)",
+    "steer by a difference of runs": "steer L1.resid_post @last by 2 * (clean.L0.resid @last - corrupt.L0.resid @last)",
     "steer by a mean": "steer L1.resid_post by mean(clean.L0.resid_post) / 2",
     "steer by functions": "steer L0.resid_post by -2 * proj({vec}, {x}) + abs({vec}) * cos({vec}, {x}) - norm({x})",
     "project out a direction everywhere": "project_out L*.resid_post along unit({vec})",
@@ -84,7 +84,7 @@ EDITS = {
     "cut an edge": "cut L0H1 @1 -> @last",
     "cut edges layer by layer": "cut each L* @1:3 -> @last",
     "cut after the softmax": "cut L1H[0,2] @[0,3] -> @[4,5] renorm=false",
-    "cut every edge from a key": "cut each L*H* @1 -> @each",
+    "cut every edge from a key": "cut each L*H* @1 -> @each[1, 3, last]",
     "a sweep variable in two lines": "zero L0H1\n    patch each L*.resid_post @each from clean\n    scale L1.mlp_out by 2",
     "places of several kinds": "zero each L0.mlp_out, L1H1.z, embed\n    scale L0.resid_post by 0.5",
 }
@@ -149,11 +149,11 @@ metric p = prob("Mary")
 sweep c in [0, 2, 4.5]
 sweep l in 0:2
 steer L[l].resid_post @last by c * {vec}''',
-    "prompts from Python": '''prompt first = {texts}
-prompt second = {ids}
+    "prompts from Python": '''prompt a = {texts}
+prompt b = {ids}
 answer "Mary" vs "John"
 metric logit_diff
-run h on second:
+run h on b:
     steer L0.resid_post by {vec}''',
     "marks that stand elsewhere in each prompt": '''prompt a = ["Mary John the store", "w1 John store"]
 prompt b = ["w1 w2 John store", "w1 John w3 w4"]
@@ -241,7 +241,7 @@ def same_numbers(plan: Any, run: Any, results: Any) -> int:
     for name in (r.name for r in plan.runs if r.metrics):
         for metric in (m.name for m in plan.run(name).metrics):
             swept = plan.run(name).axes
-            wanted = torch.as_tensor(run.scores[f"{name}.{metric}"].values if swept else run.metrics[name][metric])
+            wanted = torch.tensor(run.scores[f"{name}.{metric}"].values.tolist() if swept else run.metrics[name][metric])
             found = torch.tensor(results[name][metric], dtype=torch.float64)
             torch.testing.assert_close(found, wanted.double(), atol=1e-5, rtol=1e-5)
             count += 1
@@ -272,7 +272,7 @@ def test_an_edit_gives_the_same_numbers_in_both_programs(tmp_path: Any, number: 
 @pytest.mark.parametrize("name", [name for name in EDITS if name not in (
     "steer by a vector for each position", "ablate by the mean at each position", "ablate by another example",
     "patch every head", "freeze and patch", "patch a path", "patch layers by positions", "patch a pattern",
-    "cut every edge from a key", "a sweep variable in two lines", "cut after the softmax", "patch from a table",
+    "a sweep variable in two lines", "cut after the softmax", "patch from a table",
     "patch named positions in a window", "ablate by the mean of a list from Python")])
 def test_an_edit_of_uneven_prompts_gives_the_same_numbers(tmp_path: Any, name: str) -> None:
     compare(tmp_path, "llama" if len(name) % 2 else "gpt2", UNEVEN + "    " + EDITS[name])
@@ -374,18 +374,29 @@ def test_both_programs_come_as_one_text_that_compiles() -> None:
     assert "register_forward_hook(hook)" in text
 
 
-def test_a_text_of_a_spec_never_becomes_code(tmp_path: Any) -> None:
-    mark = tmp_path / "made"
-    evil = f"open({str(mark)!r}, 'w')"
-    spec = hl.Spec if hasattr(hl, "Spec") else None
-    text = f'prompt "Mary John \\" + {evil} + \\""  # \r{evil}\u2028{evil}\x0c{evil}\nmetric m = logit("Mary")'
+@pytest.mark.parametrize("ends", ["\r", "\x0c", "\u2028", "\x85", "\x00"], ids=ascii)
+@pytest.mark.filterwarnings("ignore::hooklab.errors.HooklabWarning")
+def test_a_text_of_a_spec_never_becomes_code(ends: str) -> None:
+    evil = f"{ends}open('x', 'w'){ends}"
+    text = f'prompt "Mary \\"{evil}\\" {evil}"  # {evil}\nmetric m = logit("Mary")\nsweep c in ["a"]'
     try:
         code = to_code(text, opened("gpt2"))
     except SpecError:
-        code = to_code(text.replace("\r", " ").replace("\x0c", " ").replace("\u2028", " "), opened("gpt2"))
+        return  # nothing is written at all
     calls = {getattr(node.func, "id", None) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)}
+    assert "logit_diff" not in calls and {"m", "run"} <= calls
     assert "open" not in calls
-    assert spec is None or not mark.exists()
+
+
+def test_a_hole_with_a_hash_in_a_string_stays_one_expression(tmp_path: Any) -> None:
+    source = 'vec + len("#")'
+    model = opened("gpt2")
+    plan = model.plan(EVEN + "    steer L0.resid_post by {" + source + "}", values={source: VALUES["vec"] + 1})
+    path = tmp_path / "program.py"
+    path.write_text(to_nnsight(plan, model))
+    got = runpy.run_path(str(path), {"model": model, "vec": VALUES["vec"]})
+    wanted = model.run(plan).metrics["hooked"]["p"]
+    assert got["results"]["hooked"]["p"] == pytest.approx(wanted, abs=1e-6)
 
 
 # What is refused ----------------------------------------------------------------------------------------------------

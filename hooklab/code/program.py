@@ -35,7 +35,7 @@ class Base(ABC):
 
     def __init__(self, plan: Plan, model: Model) -> None:
         self.plan, self.model = plan, model
-        self.source = plan.text.splitlines()
+        self.source = plan.text.rstrip().split("\n")
         self.statements = _statements(plan.text)
         self.names = Names((*FIXED, *(source for source in plan.values if source.isidentifier())))
         self.imports: set[str] = {"import torch"}
