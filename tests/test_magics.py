@@ -32,6 +32,7 @@ def lab():
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delattr("builtins._", raising=False)  # doctests leave it there, and IPython then sets none of its own
     monkeypatch.chdir(tmp_path)
     InteractiveShell.clear_instance()
     made = InteractiveShell.instance()
@@ -390,12 +391,13 @@ def test_stopping_a_real_run_leaves_the_model_as_it_was(ip, lab):
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    original = Progress.__call__
+    original, handler = Progress.__call__, signal.signal(signal.SIGINT, signal.default_int_handler)
     Progress.__call__ = lambda self, *args: stop(*args)
     try:
         done = ip.run_cell(f"%%hook lab\n{STORE}zero each L*H*\nshow grid")
     finally:
         Progress.__call__ = original
+        signal.signal(signal.SIGINT, handler)
     assert isinstance(done.error_in_exec, KeyboardInterrupt)
     assert compare(lab.run(f"{STORE}zero L2H0"), before).same
 
