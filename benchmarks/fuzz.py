@@ -2,18 +2,21 @@
 
     python benchmarks/fuzz.py 100000 [SEED]
 
-What is accepted must also survive being printed and read again. Prints counts, and every text that went wrong.
+What is accepted must also survive being printed and read again, and being written as JSON and read again; every problem
+must have words, a remedy, and a caret that stands in the text. Prints counts, and every text that went wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = ROOT / "tests" / "cells"
@@ -115,19 +118,30 @@ def verdict(text: str) -> str:
     try:
         spec = parse(text)
     except SpecError as error:
-        lines = text.count("\n") + 1
-        if not error.problems or not all(p.message and 1 <= p.line <= lines and p.column >= 1 for p in error.problems):
-            return "a problem without words or place"
-        return "refused"
+        lines = text.split("\n")
+        return next(filter(None, (fault(problem, lines) for problem in error.problems)), "refused")
     except Exception as error:
         return f"raised {type(error).__name__}: {error}"[:200]
     try:
         printed = str(spec)
         if parse(printed) != spec:
             return f"reads differently when printed: {printed[:200]!r}"
+        if spec.from_json(json.dumps(spec.to_json())) != spec:
+            return f"reads differently from JSON: {printed[:200]!r}"
     except Exception as error:
-        return f"accepted, but cannot be printed and read: {type(error).__name__}: {error}"[:400]
+        return f"accepted, but cannot be written and read: {type(error).__name__}: {error}"[:400]
     return "accepted"
+
+
+def fault(problem: Any, lines: list[str]) -> str:
+    """What a problem lacks: words, a remedy, or a caret that stands in the text; empty when it has all."""
+    if not problem.message or not problem.hint:
+        return f"a problem without words: {problem}"
+    if not 1 <= problem.line <= len(lines) or not 1 <= problem.column <= len(lines[problem.line - 1]) + 1:
+        return f"a problem without place: {problem}"
+    if problem.width > max(1, len(lines[problem.line - 1]) - problem.column + 1):
+        return f"a caret wider than its line: {problem}"
+    return ""
 
 
 def main() -> int:
@@ -141,17 +155,21 @@ def main() -> int:
     found: Counter[str] = Counter()
     verdict("")  # builds the parser
     slowest, started = (0.0, ""), time.perf_counter()
-    for _ in range(given.count):
-        text = mutator.text()
-        begun = time.perf_counter()
-        outcome = verdict(text)
-        slowest = max(slowest, (time.perf_counter() - begun, text))
-        found[outcome if outcome in ("accepted", "refused") else "failed"] += 1
-        if outcome not in ("accepted", "refused"):
-            print(f"{outcome}\n    {text!r}", flush=True)
-    seconds = time.perf_counter() - started
-    print(f"{given.count} texts: {found['accepted']} accepted, {found['refused']} refused, {found['failed']} failed, "
-          f"in {seconds:.0f} s; the slowest took {1000 * slowest[0]:.0f} ms: {slowest[1][:100]!r}")
+    try:
+        for _ in range(given.count):
+            text = mutator.text()
+            begun = time.process_time()
+            outcome = verdict(text)
+            slowest = max(slowest, (time.process_time() - begun, text))
+            found[outcome if outcome in ("accepted", "refused") else "failed"] += 1
+            if outcome not in ("accepted", "refused"):
+                print(f"{outcome}\n    {text!r}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
+    seconds, worked = time.perf_counter() - started, time.process_time()
+    print(f"{found.total()} texts: {found['accepted']} accepted, {found['refused']} refused, {found['failed']} failed, "
+          f"in {seconds:.0f} s, {worked:.0f} s of one core; the slowest took {1000 * slowest[0]:.0f} ms: "
+          f"{slowest[1][:100]!r}")
     return 1 if found["failed"] else 0
 
 

@@ -38,6 +38,8 @@ def run_file(options: argparse.Namespace, load: Loader) -> int:
         values = given(spec, options.settings)
         if options.out is not None and options.out.expanduser().exists():
             raise HooklabError(f"There is {options.out} already; choose another folder.")
+        if options.out is not None and not options.out.expanduser().absolute().parent.is_dir():
+            raise HooklabError(f"There is no folder {options.out.parent} to keep {options.out.name} in.")
         named, extra = model_line(spec) or ("lab", {})
         model = load(options.model or named, {} if options.model else extra)
         if options.plan:
@@ -47,13 +49,21 @@ def run_file(options: argparse.Namespace, load: Loader) -> int:
         run = _run(model, spec, values)
     except SpecError as error:
         print("\n".join([f"hooklab: in {_name(options.file)}:", *error.lines()]), file=sys.stderr)
-        return 1 if all(problem.kind == "expect" for problem in error.problems) else 2
+        found: Run | None = getattr(error, "run", None)
+        if found is None or any(problem.kind != "expect" for problem in error.problems):
+            return 2
+        run = found
+    _report(run, options)
+    return 0 if all(claim.holds for claim in run.expectations) else 1
+
+
+def _report(run: Run, options: argparse.Namespace) -> None:
+    """Keep a run where it was asked for, and print it. Raises HooklabError when it cannot be kept."""
     saved = run.save(options.out) if options.out is not None else None
     if options.json:
         print(json.dumps(as_data(run) | ({"saved": str(saved)} if saved else {}), ensure_ascii=False, allow_nan=False))
     else:
         print(repr(run) + (f"\n\nsaved in {saved}" if saved else ""))
-    return 0 if all(claim.holds for claim in run.expectations) else 1
 
 
 def _run(model: Any, spec: Spec, values: dict[str, Any]) -> Run:

@@ -6,7 +6,7 @@ the common kinds of colour blindness; the number itself stands in the cell. A pa
 `--hooklab-positive` and `--hooklab-negative` (three numbers from 0 to 255).
 
 >>> table(["run", "prob"], [["clean", 0.5]])
-'<table class="hl-table"><thead><tr><th scope="col">run</th>...<td>0.5</td></tr></tbody></table>'
+'<table class="hl-table"><thead><tr><th scope="col" class="hl-text">run</th>...<td>0.500</td></tr></tbody></table>'
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import Any
 STRONGEST = 0.55
 """How opaque the strongest cell is: the page's own ink stays readable on it."""
 MOST_ROWS, MOST_COLUMNS = 64, 40
+WIDE = 120
+"""Characters across a table from which on the names of its columns stand upright."""
 KEPT = "\n\t\u00a0\u200c\u200d"
 """Line ends, tabs, the hard space, and the joiners that Persian words and many emoji need."""
 POSITIVE, NEGATIVE = "230 97 1", "44 123 182"
+_TEXT = ' class="hl-text"'
 
 STYLE = f"""<style>
 .hooklab {{ color: var(--jp-content-font-color1, var(--vscode-editor-foreground, inherit)); overflow-x: auto;
@@ -34,7 +37,11 @@ STYLE = f"""<style>
   var(--jp-border-color2, rgb(128 128 128 / .25)); padding: 2px 6px; text-align: right; white-space: pre;
   font-variant-numeric: tabular-nums; max-width: none; vertical-align: middle; }}
 .hooklab table.hl-table th {{ font-weight: 500; }}
-.hooklab table.hl-table th[scope=row], .hooklab table.hl-table td.hl-text {{ text-align: left; }}
+.hooklab table.hl-table th[scope=row], .hooklab table.hl-table .hl-text {{ text-align: left; }}
+.hooklab table.hl-table.hl-tall thead > tr > * {{ vertical-align: bottom; }}
+.hooklab table.hl-table.hl-tall thead th {{ text-align: center; padding: 6px 2px; }}
+.hooklab table.hl-table.hl-tall tbody td {{ min-width: 2em; }}
+.hooklab .hl-tall thead span {{ writing-mode: vertical-rl; transform: rotate(180deg); }}
 .hooklab table.hl-table td.hl-text {{ white-space: pre-wrap; }}
 .hooklab .hl-pos {{ background: rgb(var(--hooklab-positive, {POSITIVE}) / var(--a, .3)); }}
 .hooklab .hl-neg {{ background: rgb(var(--hooklab-negative, {NEGATIVE}) / var(--a, .3)); }}
@@ -42,6 +49,9 @@ STYLE = f"""<style>
 .hooklab .hl-scale {{ display: inline-block; width: 120px; height: 10px; margin: 0 6px; vertical-align: middle;
   background: linear-gradient(90deg, rgb(var(--hooklab-negative, {NEGATIVE}) / {STRONGEST}), transparent,
   rgb(var(--hooklab-positive, {POSITIVE}) / {STRONGEST})); border: 1px solid rgb(128 128 128 / .4); }}
+.hooklab .hl-scale.hl-up {{ background: linear-gradient(90deg, transparent,
+  rgb(var(--hooklab-positive, {POSITIVE}) / {STRONGEST})); }}
+.hooklab .hl-key {{ font-size: 12px; margin: 0 0 10px; }}
 .hooklab .hl-track {{ position: relative; width: 220px; height: 12px; }}
 .hooklab .hl-bar {{ position: absolute; top: 0; bottom: 0; min-width: 1px; --a: {STRONGEST}; }}
 .hooklab .hl-strip {{ white-space: pre-wrap; font-family: var(--jp-code-font-family, ui-monospace, monospace);
@@ -119,33 +129,40 @@ def folded(summary: str, text: str) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
     """A table: the first entry of each row names it, numbers are rounded (their exact value is the tooltip)."""
-    head = "".join(f'<th scope="col">{safe(name)}</th>' for name in header)
+    rows = list(rows)
+    texts = {i for i in range(len(header)) if not i or any(isinstance(row[i], str) for row in rows)}
+    head = "".join(f'<th scope="col"{_TEXT if i in texts else ""}>{safe(name)}</th>' for i, name in enumerate(header))
     body = "".join(f'<tr><th scope="row">{safe(row[0])}</th>{"".join(map(_entry, row[1:]))}</tr>' for row in rows)
     return _table(f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>", caption)
 
 
 def heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, caption: str = "",
          unit: str = "", axes: tuple[str, str] = ("", ""), labels: Sequence[Sequence[Any]] | None = None,
-         limit: float | None = None) -> str:
+         limit: float | None = None, key: str | None = None) -> str:
     """A grid [rows columns] of coloured cells, with its scale; a large one is shortened, which a note says.
 
     `labels` are shown in the cells instead of their numbers; `limit` is the value of the strongest colour, the largest
-    finite one unless given.
+    finite one unless given; `key` stands for the scale.
     """
     limit = largest(values) if limit is None else limit
     down, across = shorten(len(rows), MOST_ROWS), shorten(len(columns), MOST_COLUMNS)
-    head = "".join(f'<th scope="col">{"…" if j is None else safe(columns[j])}</th>' for j in across)
+    digits = decimals(values, limit)
+    shown = {(i, j): safe(steady(values[i][j], digits) if labels is None else labels[i][j])
+             for i in down for j in across if i is not None and j is not None}
+    wide = [max([len(columns[j]), *(len(shown[i, j]) for i in down if i is not None)]) for j in across if j is not None]
+    tall = len(columns) > 1 and sum(wide) + 2 * len(wide) > WIDE
+    names = ["…" if j is None else safe(columns[j]) for j in across]
+    head = "".join(f'<th scope="col">{f"<span>{name}</span>" if tall else name}</th>' for name in names)
     lines = []
     for i in down:
-        name = "…" if i is None else safe(rows[i])
         cells = "".join("<td>…</td>" if i is None or j is None else
-                        _cell(values[i][j], limit, f"{axes[0]} {rows[i]} · {axes[1]} {columns[j]}", unit,
-                              None if labels is None else labels[i][j]) for j in across)
-        lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+                        _cell(values[i][j], limit, f"{axes[0]} {rows[i]} · {axes[1]} {columns[j]}", unit, shown[i, j])
+                        for j in across)
+        lines.append(f'<tr><th scope="row">{"…" if i is None else safe(rows[i])}</th>{cells}</tr>')
     corner = safe(" \\ ".join(axes)) if any(axes) else ""
-    grid = _table(f"<thead><tr><td>{corner}</td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>", caption)
-    return grid + scale(limit, unit) + _shortened((len(rows), MOST_ROWS, axes[0] or "rows"),
-                                                  (len(columns), MOST_COLUMNS, axes[1] or "columns"))
+    grid = _table(f"<thead><tr><td{_TEXT}>{corner}</td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>", caption, tall)
+    return (grid + (scale(limit, unit, below(values)) if key is None else key)
+            + _shortened((len(rows), MOST_ROWS, axes[0] or "rows"), (len(columns), MOST_COLUMNS, axes[1] or "columns")))
 
 
 def bars(labels: Sequence[str], values: Sequence[float], *, caption: str = "", unit: str = "", axis: str = "",
@@ -160,7 +177,7 @@ def bars(labels: Sequence[str], values: Sequence[float], *, caption: str = "", u
             continue
         lines.append(f'<tr><th scope="row">{safe(labels[i])}</th><td>{_bar(values[i], limit, both)}</td>'
                      f'<td title="{values[i]!r}">{number(values[i])}</td></tr>')
-    head = f'<thead><tr><th scope="col">{safe(axis)}</th><td></td><th scope="col">{safe(unit)}</th></tr></thead>'
+    head = f'<thead><tr><th scope="col"{_TEXT}>{safe(axis)}</th><td></td><th scope="col">{safe(unit)}</th></tr></thead>'
     return (_table(f"{head}<tbody>{''.join(lines)}</tbody>", caption)
             + _shortened((len(values), MOST_ROWS, axis or "rows")))
 
@@ -173,13 +190,43 @@ def strip(pieces: Sequence[str], values: Sequence[float] | None = None, *, unit:
     for i, piece in enumerate(pieces):
         kind, value = ("", "") if values is None else (shade(values[i], limit), f" · {values[i]:.6g} {unit}")
         spans.append(f'<span {kind} title="{safe(f"{i}{value}".rstrip())}">{safe(piece) or "&nbsp;"}</span>')
-    return f'<div class="hl-strip">{"".join(spans)}</div>' + (scale(limit, unit) if values is not None else "")
+    key = scale(limit, unit, below([values])) if values is not None else ""
+    return f'<div class="hl-strip">{"".join(spans)}</div>{key}'
 
 
-def scale(limit: float, unit: str = "") -> str:
-    """The key to the colours."""
-    return (f'<div class="hl-quiet">{number(-limit)}<span class="hl-scale" role="img" '
-            f'aria-label="blue below zero, orange above"></span>{number(limit)} {safe(unit)}</div>')
+def scale(limit: float, unit: str = "", both: bool = True) -> str:
+    """The key to the colours; from zero where nothing is below it."""
+    kind, says = ("hl-scale", "blue below zero, orange above") if both else ("hl-scale hl-up", "orange above zero")
+    return (f'<div class="hl-quiet hl-key">{number(-limit if both else 0)}<span class="{kind}" role="img" '
+            f'aria-label="{says}"></span>{number(limit)} {safe(unit)}</div>')
+
+
+def decimals(values: Iterable[Iterable[float]], limit: float) -> int | None:
+    """Digits after the point for a table of numbers, so that its columns line up; None where they are whole numbers, or
+    too large or too small to be written so.
+
+    >>> decimals([[0.5, -7.25]], 7.25), decimals([[0.02]], 0.02), decimals([[3.0]], 3.0), decimals([[1e9]], 1e9)
+    (2, 4, None, None)
+    """
+    if not 1e-3 <= limit < 1e5 or all(float(v).is_integer() for row in values for v in row if math.isfinite(v)):
+        return None
+    return max(2 - math.floor(math.log10(limit)), 0 if limit >= 1000 else 1 if limit >= 100 else 2)
+
+
+def steady(value: float, digits: int | None) -> str:
+    """A number with a fixed count of decimals; zero and what is not finite as they are.
+
+    >>> steady(7.5, 2), steady(-0.001, 2), steady(0.0, 2), steady(float("nan"), 2), steady(0.25, None)
+    ('7.50', '0.00', '0', 'nan', '0.25')
+    """
+    if digits is None or not value or not math.isfinite(value):
+        return number(value)
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def below(values: Iterable[Iterable[float]]) -> bool:
+    """Whether any number is below zero."""
+    return any(v < 0 for row in values for v in row)
 
 
 def shade(value: float, limit: float) -> str:
@@ -205,13 +252,16 @@ def _entry(value: Any) -> str:
     if isinstance(value, str):
         return f'<td class="hl-text">{safe(value)}</td>'
     exact = f' title="{value!r}"' if isinstance(value, float) and number(value) != repr(value) else ""
-    return f"<td{exact}>{'' if value is None else number(value)}</td>"
+    text = "" if value is None else number(value)
+    if isinstance(value, float) and math.isfinite(value) and "e" not in text and not value.is_integer():
+        text = f"{value:#.3g}".rstrip(".")  # columns line up when zeros at the end are kept
+    return f"<td{exact}>{text}</td>"
 
 
-def _cell(value: float, limit: float, place: str, unit: str, label: Any) -> str:
+def _cell(value: float, limit: float, place: str, unit: str, shown: str) -> str:
     value = float(value)
     tip = safe(f"{place}: {value:.9g} {unit}".rstrip())
-    return f'<td {shade(value, limit)} title="{tip}">{safe(number(value) if label is None else label)}</td>'
+    return f'<td {shade(value, limit)} title="{tip}">{shown}</td>'
 
 
 def _bar(value: float, limit: float, both: bool) -> str:
@@ -225,9 +275,9 @@ def _bar(value: float, limit: float, both: bool) -> str:
             "</div></div>")
 
 
-def _table(inside: str, caption: str) -> str:
+def _table(inside: str, caption: str, tall: bool = False) -> str:
     title = f"<caption>{safe(caption)}</caption>" if caption else ""
-    return f'<table class="hl-table">{title}{inside}</table>'
+    return f'<table class="hl-table{" hl-tall" if tall else ""}">{title}{inside}</table>'
 
 
 def _shortened(*parts: tuple[int, int, str]) -> str:

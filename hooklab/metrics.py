@@ -6,9 +6,24 @@ Several positions are averaged. Numbers are computed in float32 at least; gradie
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AtLast:
+    """A function of the logits at the last position, [example d_vocab], as a metric of a spec: `metric m = {AtLast(f)}`.
+
+    Any other function is given the whole output; saying that the last position is enough keeps sweeps packed.
+
+    >>> AtLast(lambda logits: logits[:, 3] - logits[:, 4]).at_last
+    True
+    """
+
+    of: Callable[[Tensor], object]
+    at_last = True
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -6,15 +6,22 @@ are those of the text as its reader sees it: in a notebook the `%%hook` line is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from .errors import HooklabError
 
 SHOWN = 8
 TITLES = {"syntax": "HookSyntaxError", "name": "HookNameError", "value": "HookValueError", "model": "HookModelError",
           "version": "HookVersionError", "run": "HookRunError", "expect": "HookExpectError"}
+
+
+# What a terminal would obey or hide instead of showing it: control characters, halves of characters, line separators,
+# marks that turn the direction of writing.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,9 @@ class SpecError(HooklabError, ValueError):
     def lines(self) -> list[str]:
         """The whole report."""
         shown: list[str] = []
+        text = self.text.split("\n")
         for problem in self.problems[:SHOWN]:
-            shown += [*render(problem, self.text, self.offset), ""]
+            shown += [*_rendered(problem, text, self.offset), ""]
         more = len(self.problems) - SHOWN
         return [*shown[:-1], *([f"… and {more} more problems"] if more > 0 else [])]
 
@@ -76,8 +84,15 @@ def render(problem: Problem, text: str, offset: int = 0) -> list[str]:
         | ^^^^^
     hint: did you mean `ablate`?
     """
+    return _rendered(problem, text.split("\n"), offset)
+
+
+def _rendered(problem: Problem, lines: list[str], offset: int) -> list[str]:
+    return [_UNSEEN.sub("\ufffd", line) for line in _raw(problem, lines, offset)]
+
+
+def _raw(problem: Problem, lines: list[str], offset: int) -> list[str]:
     title = TITLES.get(problem.kind, "HookError")
-    lines = text.split("\n")
     if not 0 < problem.line <= len(lines):
         return [f"{title}: {problem.message}", *([f"hint: {problem.hint}"] if problem.hint else [])]
     out = [f"{title}: {problem.message}  (line {problem.line + offset}, column {problem.column})"]
@@ -86,9 +101,15 @@ def render(problem: Problem, text: str, offset: int = 0) -> list[str]:
         out.append(f"  {problem.line - 1 + offset:>{digits}} | {_cut(lines[problem.line - 2], 1)[0]}")
     shown, column = _cut(lines[problem.line - 1], problem.column)
     width = max(1, min(problem.width, len(shown) - column + 1))
-    lead = "".join(c if c == "\t" else " " for c in shown[:column - 1]).ljust(column - 1)
-    out += [f"  {problem.line + offset:>{digits}} | {shown}", f"  {' ' * digits} | {lead}{'^' * width}"]
+    lead = "".join(c if c == "\t" else " " * _columns(c) for c in shown[:column - 1].ljust(column - 1))
+    carets = "^" * sum(map(_columns, shown[column - 1:column - 1 + width].ljust(width)))
+    out += [f"  {problem.line + offset:>{digits}} | {shown}", f"  {' ' * digits} | {lead}{carets}"]
     return [*out, *([f"hint: {problem.hint}"] if problem.hint else [])]
+
+
+def _columns(character: str) -> int:
+    """How many columns a character takes in a font of fixed width."""
+    return 2 if east_asian_width(character) in "WF" else 0 if combining(character) else 1
 
 
 def _cut(line: str, column: int, limit: int = 160) -> tuple[str, int]:

@@ -217,7 +217,7 @@ def test_the_page_is_the_one_that_the_tables_give():
     from pathlib import Path
 
     page = Path(__file__).parent.parent / "docs" / "language.md"
-    assert page.read_text(encoding="utf-8") == markdown(), "write it anew: python -m hooklab.spec.reference"
+    assert page.read_text(encoding="utf-8") == markdown(), "python -m hooklab.spec.reference > docs/language.md"
 
 
 def test_every_whole_example_of_the_page_parses():

@@ -22,7 +22,7 @@ ROWS = [
 ]
 # Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime;
 # the command line tells the package's version.
-ALLOWED = {("records", "address"), ("records", "tokens"), ("records", "html"),
+ALLOWED = {("records", "address"), ("records", "tokens"), ("records", "html"), ("records", "problems"),
            ("positions", "tokens"), ("tokens", "positions"),
            ("model", "runtime"), ("model", "compiler"), ("cli", "__init__"), ("magics", "__init__")}
 ONLY = {"nnsight": {"model", "runtime"}, "IPython": {"magics", "__init__"}, "anywidget": {"views"}}

@@ -84,7 +84,7 @@ def opened(family: str) -> Model:
     return hl.load(build(family), tokenizer=tokenizer())
 
 
-def equal(there, here, tolerance: float = 1e-6) -> None:
+def equal(there, here, tolerance: float = 1e-5) -> None:
     assert list(there) == list(here) and set(there.scores) == set(here.scores)
     for key in here:
         torch.testing.assert_close(there[key], here[key], atol=tolerance, rtol=tolerance)

@@ -60,5 +60,19 @@ def check_counts(ctx: Context, source: str, chosen: Spread, target: str, wanted:
                            f"  {target}: {_shown(ours, example)}")
 
 
+def check_keys(ctx: Context, source: str, target: str, align: str | None, where: Any) -> None:
+    """Refuse to carry attention between prompts of other lengths: the keys of a row are positions as well."""
+    theirs, ours = ctx.tokens(source), ctx.tokens(target)
+    for example in range(len(ours)):
+        other = example if len(theirs) > 1 else 0
+        if theirs.lengths[other] != ours.lengths[example]:
+            raise ctx.fail("value", f"attention over {theirs.lengths[other]} keys in {source} does not fit the "
+                           f"{ours.lengths[example]} of {target}", where,
+                           "take prompts of one length, or patch the head's output\n"
+                           f"  {source}: {_shown(theirs, other)}\n  {target}: {_shown(ours, example)}")
+    if align == "token":
+        raise ctx.fail("value", "align=token moves queries but not keys", where, "leave it out, or patch the head's output")
+
+
 def _shown(tokens: Any, example: int) -> str:
     return " ".join(f"{i}:{piece!r}" for i, piece in enumerate(tokens.pieces[example][:40]))

@@ -13,11 +13,12 @@ from typing import Any
 from ..problems import SpecError
 from ..spec import ast
 from ..spec.check import check
+from ..spec.verbs import METRICS
 from .context import MAIN, Context, Stop, World
 from .lower import claim, metric, metric_name, runs_named
 from .options import options
 from .places import Sites
-from .plan import Claim, Plan, RunPlan
+from .plan import Claim, Plan, RunPlan, answering
 from .runs import add_runs
 from .statements import corpus
 from .views import add_view
@@ -64,6 +65,9 @@ def _declare(ctx: Context, spec: ast.Spec) -> None:
             ctx.seed = statement.value
         elif isinstance(statement, ast.Metric):
             ctx.metrics[metric_name(statement, ctx.metrics)] = statement
+            if statement.name in METRICS and statement.name != metric_name(ast.Metric(None, statement.value)):
+                ctx.problem("name", f"{statement.name} is a metric of its own, and this is another", statement,
+                            "give it another name")
         elif type(statement) in DECLARED:
             getattr(ctx, DECLARED[type(statement)])[statement.name] = statement  # type: ignore[attr-defined]
     if not ctx.prompts:
@@ -79,7 +83,7 @@ def _inputs(ctx: Context, spec: ast.Spec) -> None:
         with ctx.going_on(), ctx.catch(statement):
             opts = options(ctx, statement.opts, statement.verb)
             value = statement.value
-            given = random_prompt(ctx, value) if isinstance(value, ast.Call) else _plain(ctx, value)
+            given = random_prompt(ctx, value, statement) if isinstance(value, ast.Call) else _plain(ctx, value)
             ctx.inputs[name] = ctx.world.prompt(given, image=opts.get("image"), chat=bool(opts.get("chat", False)))
     for inner in _statements(spec):
         over = getattr(inner, "over", None)
@@ -102,12 +106,12 @@ def _plain(ctx: Context, value: Any) -> Any:
     return value.value
 
 
-def random_prompt(ctx: Context, call: ast.Call) -> list[list[int]]:
-    """`random(n)`: n tokens drawn alike; `repeat_random(n)`: the same n tokens twice."""
+def random_prompt(ctx: Context, call: ast.Call, statement: ast.Prompt) -> list[list[int]]:
+    """`random(n)`: n tokens drawn alike; `repeat_random(n)`: the same n tokens twice. Each line draws its own."""
     opts = options(ctx, call.named)
     if len(call.args) != 1 or not isinstance(call.args[0], ast.Num) or not isinstance(call.args[0].value, int):
         raise ctx.fail("value", f"{call.name} takes the number of tokens", call, f"write {call.name}(20, batch=4, seed=0)")
-    batch, seed = opts.get("batch", 1), opts.get("seed", ctx.seed)
+    batch, seed = opts.get("batch", 1), opts.get("seed", hash(ctx.draw(statement)))
     if call.args[0].value < 1 or not isinstance(batch, int) or batch < 1:
         raise ctx.fail("value", f"{call.name} needs at least one token and one example", call)
     draw = random.Random(seed)
@@ -170,6 +174,13 @@ def _metrics(ctx: Context) -> None:
             except Stop:
                 if run.prompt not in named:
                     del ctx.problems[known:]
+                continue
+            apart = [ref for ref in _refs(plan.value) if answering(ctx.runs[ref], run, 0) is None]
+            if apart and name not in ctx.inputs:
+                ctx.problem("value", f"{metric_} compares {name} with {apart[0]}, which is swept over axes that "
+                            f"{name} lacks", statement, "sweep both over the same axes, or compare with baseline")
+                continue
+            if apart:
                 continue
             later = [ref for ref in _refs(plan.value) if names.index(ref) > place]
             if not later:

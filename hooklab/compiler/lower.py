@@ -38,6 +38,8 @@ def value(ctx: Context, expr: ast.Expr, prompt: str, env: Env, spot: Spot | None
     if isinstance(expr, ast.Site | ast.Feature):
         return act(ctx, expr, prompt, env)
     if isinstance(expr, ast.Call):
+        if expr.name == "first":
+            raise ctx.fail("value", "first(…) is the first token of an answer, and this is no answer", expr)
         if expr.name not in FUNCTIONS:
             raise ctx.fail("name", f"there is no function {expr.name!r}", expr,
                            f"there are {', '.join(FUNCTIONS)}.{did_you_mean(expr.name, FUNCTIONS)}")
@@ -128,10 +130,14 @@ def _measure(ctx: Context, expr: ast.Expr, prompt: str) -> Any:
 
 def _call(ctx: Context, expr: ast.Call, prompt: str) -> Measure:
     at = None if expr.at is None else spread(ctx, expr.at.pos, prompt, {}, expr.at)
+    if expr.name == "loss" and expr.at is not None:
+        raise ctx.fail("value", "loss is over all tokens of the prompt, so it takes no position", expr, "write loss")
     if expr.name == "kl":
         if len(expr.args) != 1 or not isinstance(expr.args[0], ast.Name):
             raise ctx.fail("value", "kl compares with one run", expr, "write kl(baseline)")
-        return Measure("kl", ref=ctx.untouched(expr.args[0].id, prompt, expr.args[0]), at=at)
+        ref = ctx.untouched(expr.args[0].id, prompt, expr.args[0])
+        ref_at = None if expr.at is None else spread(ctx, expr.at.pos, ctx.runs[ref].prompt, {}, expr.at)
+        return Measure("kl", ref=ref, at=at, ref_at=ref_at)
     if expr.name in ("loss", "entropy", "top"):
         return Measure(expr.name, at=at)
     size = ctx.inputs[prompt].size

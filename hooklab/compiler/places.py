@@ -170,9 +170,15 @@ class Sites:
     # Targets
 
     def choice(self, target: ast.Target, window: int | None = None) -> Choice:
-        """The places of a target: all together, or one at a time."""
+        """The places of a target: all together, or one at a time; `window` adds the layers around the one at hand."""
+        if window is not None and not _one_layer(target):
+            raise self.ctx.fail("value", "window= widens a sweep over the layers of one site, and this is none", target,
+                                "write each L*.mlp_out … window=3")
         if not target.each:
-            return Choice((), (tuple(self.without([spot for where in target.sites for spot in self.spots(where)], target)),))
+            spots = [spot for where in target.sites for spot in self.spots(where)]
+            if window is not None:
+                spots = self._around(spots[0], window)
+            return Choice((), (tuple(self.without(spots, target)),))
         if len(target.sites) == 1 and not target.excluding and isinstance(target.sites[0], (ast.Site, ast.Feature)):
             return self._product(target.sites[0], window)
         parts = self.without([part for where in target.sites for part in self.single(where)], target)
@@ -224,19 +230,57 @@ class Sites:
             inner.append(("feature", "features", features))
         cells: list[tuple[Spot, ...]] = []
         for key in spots:
-            around = _around(spots, key, window)
+            around = [spots[key]] if window is None else self._around(spots[key], window)
             for picked in itertools.product(*(numbers for _, _, numbers in inner)):
                 changes: dict[str, Any] = {name: (n,) for (_, name, _), n in zip(inner, picked, strict=True)}
                 cells.append(tuple(replace(spot, **changes) for spot in around))
         return Choice((*axes, *(Axis(name, numbers) for name, _, numbers in inner)), tuple(cells))
 
 
-def _around(spots: dict[tuple[int, ...], Spot], key: tuple[int, ...], window: int | None) -> list[Spot]:
-    """The spot of a layer, or those of the layers around it."""
-    if window is None or len(key) != 1:
-        return [spots[key]]
-    low = key[0] - window // 2
-    return [spot for (layer,), spot in spots.items() if low <= layer < low + window]
+    def _around(self, spot: Spot, window: int) -> list[Spot]:
+        """The same spot in the layers around its own."""
+        assert spot.layer is not None
+        low = spot.layer - window // 2
+        layers = range(max(0, low), min(self.ctx.world.facts.n_layers, low + window))
+        return [replace(spot, layer=layer) for layer in layers]
+
+
+def _one_layer(target: ast.Target) -> bool:
+    """Whether a target is one site, in one layer at a time."""
+    site = target.sites[0]
+    if len(target.sites) != 1 or target.excluding or not isinstance(site, ast.Site) or site.layer is None:
+        return False
+    return target.each or not several(site.layer)
+
+
+def together(spots: tuple[Spot, ...]) -> tuple[Spot, ...]:
+    """Spots that act together, each place once: heads, or units, of one site are joined.
+
+    >>> [str(spot) for spot in together((Spot("z", 0, (1,)), Spot("z", 1), Spot("z", 0, (1, 2))))]
+    ['L0H[1,2].z', 'L1.z']
+    """
+    found: dict[Any, Spot] = {}
+    for spot in spots:
+        # What is narrowed in two ways at once is joined with its like only.
+        shape = (spot.units, spot.features) if spot.heads is not None else ((), ())
+        key = (spot.site, spot.layer, spot.sae, shape if spot.units or spot.features else None)
+        known = found.get(key)
+        found[key] = spot if known is None else replace(
+            known, heads=_joined(known.heads, spot.heads), units=_joined(known.units, spot.units),
+            features=_joined(known.features, spot.features))
+    made = list(found.values())
+    return tuple(spot for spot in made if not any(other is not spot and _covers(other, spot) for other in made))
+
+
+def _covers(a: Spot, b: Spot) -> bool:
+    """Whether one spot holds all of another."""
+    return (a.site, a.layer, a.sae) == (b.site, b.layer, b.sae) and all(
+        whole is None or (part is not None and set(part) <= set(whole))
+        for whole, part in ((a.heads, b.heads), (a.units, b.units), (a.features, b.features)))
+
+
+def _joined(a: tuple[int, ...] | None, b: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if a is None or b is None else tuple(dict.fromkeys((*a, *b)))
 
 
 def _split(spot: Spot, where: Any) -> list[Spot]:

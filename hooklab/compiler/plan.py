@@ -6,8 +6,9 @@ small expressions over what earlier runs will have captured. The runtime needs n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..address import Place
@@ -171,6 +172,15 @@ def acts(value: Any) -> Iterator[Act | Sigma]:
             yield from acts(arg)
 
 
+def at_spot(value: Any, spot: Spot) -> Any:
+    """A value as it is at one of a line's places: `sigma` is the spread of each place for itself."""
+    if isinstance(value, Sigma):
+        return Sigma(value.run, Spot(spot.site, spot.layer))
+    if isinstance(value, (Op, Fn)):
+        return replace(value, args=tuple(at_spot(arg, spot) for arg in value.args))
+    return value
+
+
 # What a run does ---------------------------------------------------------------------------------------------------
 
 
@@ -203,21 +213,32 @@ class Edit:
         return dict(self.options).get(name, default)
 
 
+def sources(edit: Edit) -> tuple[str, ...]:
+    """The runs that an edit takes from."""
+    same = (edit.value.run,) if isinstance(edit.value, Same) else ()
+    return (*same, *(act.run for act in acts(edit.value)))
+
+
 @dataclass(frozen=True)
 class Axis:
-    """An axis of a sweep: its name and the label of each value."""
+    """An axis of a sweep: its name, the label of each value, and the `sweep` variable that makes it, if one does."""
 
     name: str
     labels: tuple[Any, ...]
+    variable: str | None = field(default=None, compare=False)
 
 
 def named_apart(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Axes with names of their own: a second `layer` becomes `layer_2`."""
-    seen: dict[str, int] = {}
-    found = []
+    """Axes with names of their own: a second `layer` becomes `layer_2`.
+
+    >>> [axis.name for axis in named_apart((Axis("layer", ()), Axis("layer_2", ()), Axis("layer", ())))]
+    ['layer', 'layer_2', 'layer_3']
+    """
+    found: list[Axis] = []
     for axis in axes:
-        seen[axis.name] = seen.get(axis.name, 0) + 1
-        found.append(axis if seen[axis.name] == 1 else Axis(f"{axis.name}_{seen[axis.name]}", axis.labels))
+        taken = {one.name for one in found}
+        names = (axis.name if n == 1 else f"{axis.name}_{n}" for n in itertools.count(1))
+        found.append(replace(axis, name=next(name for name in names if name not in taken)))
     return tuple(found)
 
 
@@ -313,6 +334,31 @@ class RunPlan:
     hidden: bool = False
 
 
+def answering(source: RunPlan, user: RunPlan, number: int) -> int | None:
+    """The cell of a swept run that answers to cell `number` of a run that takes from it: the same point of the same axes.
+
+    None when the two do not vary over the same things.
+
+    >>> pair = (Axis("layer", (0, 1)), Axis("value", (5, 6, 7)))
+    >>> swept = RunPlan("a", "p", pair[1:], tuple(Cell((i,), ()) for i in range(3)))
+    >>> user = RunPlan("b", "p", pair, tuple(Cell((i, j), ()) for i in range(2) for j in range(3)))
+    >>> answering(swept, user, 4), answering(user, swept, 0)
+    (1, None)
+    """
+    if len(source.cells) == 1:
+        return 0
+    if source.name == user.name:
+        return number
+    places = {(axis.name, axis.labels): i for i, axis in enumerate(user.axes)}
+    flat = 0
+    for axis in source.axes:
+        place = places.get((axis.name, axis.labels))
+        if place is None:
+            return None
+        flat = flat * len(axis.labels) + user.cells[number].index[place]
+    return flat if source.axes else None
+
+
 # Metrics and claims ------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +371,7 @@ class Measure:
         target, other: Token ids, one for each example.
         ref: The run to compare with (`kl`).
         at: Positions per example; None for the last.
+        ref_at: The same positions in the prompt of `ref`.
     """
 
     fn: str
@@ -332,6 +379,7 @@ class Measure:
     other: tuple[int, ...] | None = None
     ref: str | None = None
     at: Spread | None = None
+    ref_at: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -342,6 +390,15 @@ class MetricPlan:
     value: Any
     unit: str = ""
     span: Span | None = field(default=None, compare=False)
+
+
+def looks_back(value: Any, values: dict[str, Any]) -> bool:
+    """Whether a metric may look at logits before the last position."""
+    if isinstance(value, Given):
+        return not getattr(values[value.source], "at_last", False)
+    if isinstance(value, Measure):
+        return value.fn == "loss" or value.at is not None
+    return any(looks_back(arg, values) for arg in getattr(value, "args", ()))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,12 @@ def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
     if method not in ATTRIBUTIONS:
         raise ctx.fail("name", f"there is no attribution {method!r}", statement, f"there are {', '.join(ATTRIBUTIONS)}")
     opts = options(ctx, statement.opts, statement.verb)
+    if "steps" in opts and method != "ig":
+        raise ctx.fail("value", f"steps= is for integrated gradients, and this is {method}", statement, "write … with ig")
     axes, spots = _layout(ctx, statement.target, Sites(ctx, {}))
+    if any(spot.sae for spot in spots):
+        raise ctx.fail("value", "features of a dictionary are not attributed", statement,
+                       "attribute the site that it is attached to, or zero features one at a time: zero each …")
     pos_axes, at, each = _positions(ctx, run, place_of(ctx, statement.target))
     source = None
     if statement.source is not None:
@@ -96,6 +101,8 @@ def _metric_of(ctx: Context, statement: ast.Attribute, method: str) -> tuple[str
 
 def _score(ctx: Context, run: RunPlan, statement: ast.Score) -> Reading:
     method = statement.method
+    if place_of(ctx, statement.target) is not None:
+        raise ctx.fail("value", "heads are scored over all tokens, so this takes no position", statement, "leave the @ out")
     axes, spots = _layout(ctx, statement.target, Sites(ctx, {}, "pattern"))
     if any(spot.site not in ("result", "pattern", "scores", "z") for spot in spots):
         raise ctx.fail("value", "heads are scored", statement, "write score each L*H* with induction")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from math import prod
 from typing import Any
 
 from ..positions import marks_in
 from ..positions.select import Selector
 from ..spec import ast
 from .context import IMPLICIT, Context
-from .options import options
+from .keeps import kept_once
+from .options import in_turn, options
 from .paths import path_patch
 from .places import Env, Sites, place_of, reach
-from .plan import Axis, Cell, Edit, Given, Keep, RunPlan, Same, Spot, acts, named_apart
+from .plan import Axis, Cell, Edit, Given, Keep, RunPlan, Same, Spot, acts, answering, at_spot, named_apart, sources
 from .reads import reading
 from .statements import EDITS, Where, variants
 from .writing import writing as write_on
@@ -74,7 +76,10 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
                   captures=base.captures if untouched else frozenset())
     ctx.runs[name] = run
     needs = note_needs(ctx, name, (edit for cell in cells for edit in cell.edits))
-    keeps = _each(ctx, lambda s: _keep(ctx, run, s, bool(writing)), [s for s in body if isinstance(s, ast.Save)])
+    lines = {name: edit.span for cell in cells[:1] for edit in cell.edits for name in sources(edit)}
+    _check_sources(ctx, run, lines)
+    saves = [s for s in body if isinstance(s, ast.Save)]
+    keeps = kept_once(ctx, _each(ctx, lambda s: _keep(ctx, run, s, bool(writing)), saves))
     written = _each(ctx, lambda lines: write_on(ctx, lines, base.prompt), [writing])
     readings = _each(ctx, lambda s: reading(ctx, run, s), [s for s in body if s.verb in READS])
     needs |= {str(r.option("source")) for r in readings if r.option("source")}
@@ -82,8 +87,19 @@ def _add(ctx: Context, name: str, on: str, body: list[Any], where: Any) -> None:
     ctx.runs[name] = replace(ctx.runs[name], needs=frozenset(needs - {name}), keeps=keeps, readings=readings,
                              captures=ctx.runs[name].captures | (frozenset() if writing else frozenset(captured)),
                              writing=written[0] if written else None)
+    _check_sources(ctx, run, {str(r.option("source")): r.span for r in readings if r.option("source")})
     for r in readings:
         _note_reading(ctx, r)
+
+
+def _check_sources(ctx: Context, run: RunPlan, lines: dict[str, Any]) -> None:
+    """A run that takes from a swept one, at the line that says so, must vary over the same things."""
+    for name, where in lines.items():
+        source = ctx.runs[name]
+        if not source.hidden and answering(source, run, 0) is None:
+            axes = ", ".join(axis.name for axis in source.axes)
+            ctx.problem("value", f"{name} is swept over {axes}, and {run.name}, which takes from it, is not", where,
+                        f"sweep both over the same, or write run {run.name} on {name}:")
 
 
 def _each(ctx: Context, make: Callable[[Any], Any], statements: Sequence[Any]) -> tuple[Any, ...]:
@@ -96,7 +112,8 @@ def _each(ctx: Context, make: Callable[[Any], Any], statements: Sequence[Any]) -
 
 
 def _samples(ctx: Context, statement: Any) -> int:
-    count = options(ctx, statement.opts, statement.verb).get("samples", 1)
+    given = tuple(opt for opt in statement.opts if opt.name == "samples")  # which no sweep can change
+    count = options(ctx, given, statement.verb).get("samples", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ctx.fail("value", f"samples= takes a whole number from 1 up, not {count!r}", statement)
     return count
@@ -104,12 +121,14 @@ def _samples(ctx: Context, statement: Any) -> int:
 
 def _keep(ctx: Context, run: RunPlan, statement: ast.Save, writing: bool) -> Keep:
     """What a `save` line keeps; one that follows a sweep variable keeps something else in each cell."""
-    swept = {axis.name for axis in run.axes if axis.name in ctx.sweeps} & _variables(ctx, [statement])
+    swept = {axis.variable for axis in run.axes if axis.variable} & _variables(ctx, [statement])
     if not swept:
         return _keep_at(ctx, run, statement, {}, writing)
+    values = {name: _sweep_values(ctx, ctx.sweeps[name])[1] for name in sorted(swept)}
     cells = []
     for cell in run.cells:
-        env = {axis.name: axis.labels[i] for axis, i in zip(run.axes, cell.index, strict=True) if axis.name in swept}
+        env = {axis.variable: values[axis.variable][i] for axis, i in zip(run.axes, cell.index, strict=True)
+               if axis.variable in swept}
         cells.append(_keep_at(ctx, run, statement, env, writing))
     places = {len(keep.spots) for keep in cells}
     if len(places) > 1:
@@ -132,27 +151,35 @@ def _keep_at(ctx: Context, run: RunPlan, statement: ast.Save, env: Env, writing:
 
 def _cells(ctx: Context, name: str, base: RunPlan, edits: list[Any], body: list[Any],
            writing: bool) -> tuple[tuple[Axis, ...], tuple[Cell, ...]]:
-    """The cells of a run: those of the run it stacks on, times its sweep variables, times its own `each`."""
-    swept = [ctx.sweeps[v] for v in ctx.sweeps if v in _variables(ctx, body)]
-    ranges = [_sweep_values(ctx, s) for s in swept]
-    outer = tuple(Axis(s.name, labels) for s, (labels, _) in zip(swept, ranges, strict=True))
+    """The cells of a run: those of the run it stacks on, times its sweep variables, times its own `each`.
+
+    A variable that the run below is swept over has the same value in this one.
+    """
+    used = _variables(ctx, body)
+    swept = {v: _sweep_values(ctx, s) for v, s in ctx.sweeps.items() if v in used}
+    below = {axis.variable: place for place, axis in enumerate(base.axes) if axis.variable in swept}
+    free = [v for v in swept if v not in below]
+    outer = tuple(Axis(v, swept[v][0], variable=v) for v in free)
+    points = prod(len(values) for _, values in swept.values())
     own: tuple[Axis, ...] | None = None
     cells: list[Cell] = []
     cached: dict[Any, list[Any]] = {}
     for base_cell in base.cells:
-        for index, picked in _product([values for _, values in ranges]):
-            env: Env = {s.name: value for s, value in zip(swept, picked, strict=True)}
-            parts = cached.get(index)
+        held = {str(v): base_cell.index[place] for v, place in below.items()}
+        for index, picked in _product([swept[v][1] for v in free]):
+            env: Env = {v: swept[v][1][i] for v, i in held.items()} | dict(zip(free, picked, strict=True))
+            key = (*held.values(), *index)
+            parts = cached.get(key)
             if parts is None:
                 drawn = dict(ctx.drawn)
                 at = Where(ctx, base.prompt, env, writing)
-                parts = cached[index] = list(_each(ctx, lambda s, at=at: _statement(ctx, name, at, s), edits))  # type: ignore[misc]
+                parts = cached[key] = list(_each(ctx, lambda s, at=at: _statement(ctx, name, at, s), edits))  # type: ignore[misc]
                 if len(parts) < len(edits):
                     return (), ()
-                if len(cached) < len(list(_product([values for _, values in ranges]))):
+                if len(cached) < points:
                     ctx.drawn = drawn  # a line draws the same numbers at every value of a sweep variable
             axes = tuple(axis for part in parts for axis in part.axes)
-            if own is not None and [len(a.labels) for a in axes] != [len(a.labels) for a in own]:
+            if own is not None and axes != own:
                 raise ctx.fail("value", "the places swept over change with a sweep variable", edits[0],
                                "sweep over one of the two")
             own = axes if own is None else own
@@ -190,11 +217,9 @@ def _sweep_values(ctx: Context, statement: ast.Sweep) -> tuple[tuple[Any, ...], 
     """Labels and values of a sweep variable."""
     values = statement.values
     if isinstance(values, ast.Py):
-        items = ctx.given(values.source, statement)
-        if not hasattr(items, "__len__") or len(items) == 0:
+        plain, labels = in_turn(ctx, values, statement)
+        if not plain:
             raise ctx.fail("value", f"{{{values.source}}} is nothing to sweep over", statement, "give a list of values")
-        plain = [item.item() if hasattr(item, "item") and getattr(item, "size", 2) == 1 else item for item in items]
-        labels = tuple(item if isinstance(item, (int, float, str)) else i for i, item in enumerate(plain))
         return labels, tuple(item if isinstance(item, (int, float, str)) else Given(values.source, i)
                              for i, item in enumerate(plain))
     found: list[Any] = []
@@ -220,7 +245,7 @@ def _variables(ctx: Context, nodes: Iterable[Any]) -> set[str]:
     """Names that statements use: in values, in indices, in positions, and through lets."""
     found: set[str] = set()
     for node in nodes:
-        if isinstance(node, ast.Name):
+        if isinstance(node, ast.Name | ast.Word):
             if node.id in ctx.lets and node.id not in found:
                 found |= _variables(ctx, [ctx.lets[node.id].value])
             found.add(node.id)
@@ -250,7 +275,7 @@ def note_needs(ctx: Context, name: str, edits: Iterable[Edit]) -> set[str]:
         seen.add(id(edit))
         if isinstance(edit.value, Same):
             wanted.setdefault(edit.value.run, set()).update(Spot(s.site, s.layer) for s in edit.spots)
-        for act in acts(edit.value):
+        for act in (act for spot in edit.spots for act in acts(at_spot(edit.value, spot))):
             wanted.setdefault(act.run, set()).add(Spot(act.spot.site, act.spot.layer))
     for run, spots in wanted.items():
         ctx.runs[run] = replace(ctx.runs[run], captures=ctx.runs[run].captures | spots)

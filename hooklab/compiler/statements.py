@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..positions import select as s
 from ..spec import ast
-from .align import alignment, all_positions, check_counts
+from .align import alignment, all_positions, check_counts, check_keys
 from .context import BASELINE, Context
 from .lower import value
-from .options import options
-from .places import Choice, Env, Sites, place_of, reach, spread, spread_groups
+from .options import in_turn, options
+from .places import Choice, Env, Sites, place_of, reach, spread, spread_groups, together
 from .plan import Axis, Edit, FromFile, Given, Reach, Same, Spot, Spread
 
 STREAMLESS = ("scores", "pattern")
@@ -39,20 +39,39 @@ class Variants:
 
 def variants(at: Where, statement: Any) -> Variants:
     """What a statement does, at every point of its own axes."""
-    opts = options(at.ctx, statement.opts, statement.verb)
+    opts = options(at.ctx, statement.opts, statement.verb, at.env)
+    _check_effect(at.ctx, statement, opts)
     draw = (opts["seed"], 0) if isinstance(opts.get("seed"), int) else at.ctx.draw(statement)
     default = "pattern" if statement.verb == "cut" else None
     sites = Sites(at.ctx, at.env, default)
     choice = sites.choice(statement.target, opts.get("window"))
+    choice = replace(choice, cells=tuple(together(cell) for cell in choice.cells))
     if statement.verb == "cut":
         made = _cut(at, statement, choice, opts)
     else:
         made = _edit(at, statement, choice, opts)
     return Variants(made.axes, tuple(replace(edit, draw=draw, span=statement.span,
-                                             reach=_stepped(at, edit.reach, opts, statement)) for edit in made.edits))
+                                             reach=stepped(at, edit.reach, opts, statement)) for edit in made.edits))
 
 
-def _stepped(at: Where, reach_: Reach, opts: Mapping[str, Any], statement: Any) -> Reach:
+def _check_effect(ctx: Context, statement: Any, opts: Mapping[str, Any]) -> None:
+    """Refuse options that would change nothing on this line."""
+    source = getattr(statement, "source", None)
+    taken = isinstance(source, ast.Name) and source.id not in ctx.lets
+    method = getattr(statement, "method", None) or ("mean" if getattr(statement, "over", None) is not None else "zero")
+    idle = {
+        "mlps": (True, "mlps= is for paths", "write patch L0H1 -> L2H1.q from clean"),
+        "align": (not taken, "align= matches the positions of two runs, and this patches a value", "leave it out"),
+        "per": (method != "mean", f"per= says how a mean is taken, and this is {method}", "write … with mean"),
+        "seed": (statement.verb == "ablate" and method != "resample", f"seed= is for draws, and {method} draws nothing",
+                 "write … with resample"),
+    }
+    for name, (wrong, message, hint) in idle.items():
+        if name in opts and wrong:
+            raise ctx.fail("value", message, next(opt for opt in statement.opts if opt.name == name), hint)
+
+
+def stepped(at: Where, reach_: Reach, opts: Mapping[str, Any], statement: Any) -> Reach:
     """The step policy that an option states."""
     steps = opts.get("steps")
     if steps is None:
@@ -102,12 +121,8 @@ def _amounts(at: Where, statement: Any) -> tuple[tuple[Axis, ...], list[tuple[in
     ctx = at.ctx
     if isinstance(amount.values, ast.Py):
         source = amount.values.source
-        items = ctx.given(source, amount.values)
-        if not hasattr(items, "__iter__"):
-            raise ctx.fail("value", f"{{{source}}} is no list of values to take in turn", amount.values)
-        items = list(items)
-        labels: list[Any] = [item if isinstance(item, (int, float)) else i for i, item in enumerate(items)]
-        found: list[Any] = [Given(source, i) for i in range(len(items))]
+        labels: Sequence[Any] = in_turn(ctx, amount.values, amount.values)[1]
+        found: list[Any] = [Given(source, i) for i in range(len(labels))]
     else:
         found = list(amount.values.items)
         labels = [getattr(item, "value", -item.of.value if isinstance(item, ast.Neg) and isinstance(item.of, ast.Num)
@@ -124,12 +139,15 @@ def _one(at: Where, statement: Any, spots: tuple[Spot, ...], where: Reach, group
     if verb == "zero":
         return Edit("zero", spots, where)
     if verb == "clamp":
+        low, high = opts.get("min"), opts.get("max")
+        if low is not None and high is not None and low > high:
+            raise at.ctx.fail("value", f"min={low} is above max={high}", statement, "swap them")
         return Edit("clamp", spots, where, options=tuple(settings.items()))
     if verb == "patch":
         return _patch(at, statement, spots, where, group, opts)
     if verb == "freeze":
         run = at.ctx.untouched(statement.to or BASELINE, at.prompt, statement)
-        return Edit("patch", spots, where, _same(at, run, statement, where, None, group))
+        return Edit("patch", spots, where, _same(at, run, statement, spots, where, None, group))
     if verb == "ablate":
         return _ablate(at, statement, spots, where, group, opts)
     node = statement.along if verb == "project_out" else amount
@@ -145,12 +163,13 @@ def _patch(at: Where, statement: ast.Patch, spots: tuple[Spot, ...], where: Reac
     ctx, source = at.ctx, statement.source
     if isinstance(source, ast.Name) and source.id not in ctx.lets and source.id not in at.env:
         run = ctx.untouched(source.id, at.prompt, source)
-        return Edit("patch", spots, where, _same(at, run, statement, where, opts.get("align", "name"), group))
+        return Edit("patch", spots, where, _same(at, run, statement, spots, where, opts.get("align", "name"), group))
     lowered = value(ctx, source, at.prompt, at.env, spots[0])
     return Edit("patch" if isinstance(lowered, FromFile | Given) else "set", spots, where, lowered)
 
 
-def _same(at: Where, run: str, statement: Any, where: Reach, align: str | None, group: int | None) -> Same:
+def _same(at: Where, run: str, statement: Any, spots: tuple[Spot, ...], where: Reach, align: str | None,
+          group: int | None) -> Same:
     """The same place in another run, with its positions found there."""
     ctx = at.ctx
     source = ctx.runs[run].prompt
@@ -161,6 +180,8 @@ def _same(at: Where, run: str, statement: Any, where: Reach, align: str | None, 
     if source == at.prompt:
         return Same(run, where.at)
     place = place_of(ctx, statement.target)
+    if {spot.site for spot in spots} & set(STREAMLESS):
+        check_keys(ctx, source, at.prompt, align, statement)
     if align in ("index", "token") or place is None or place == ast.AtEach() or (
             isinstance(place, ast.At) and place.pos == s.All()):
         target = where.at if where.at is not None else all_positions(ctx, at.prompt)
@@ -188,20 +209,25 @@ def _ablate(at: Where, statement: ast.Ablate, spots: tuple[Spot, ...], where: Re
     run = ctx.untouched(run, at.prompt, statement)
     source = ctx.runs[run].prompt
     sites = {spot.site for spot in spots}
-    per = opts.get("per") or ("pos" if sites & set(STREAMLESS) else "all")
+    attention = bool(sites & set(STREAMLESS))
+    per = opts.get("per") or ("pos" if attention else "all")
+    if method == "mean" and per == "all" and attention:
+        raise ctx.fail("value", "attention is averaged at each position: its keys are positions too", statement,
+                       "leave per=all out")
     if method == "resample" or per == "pos":
         lengths = set(ctx.tokens(source).lengths) | set(ctx.tokens(at.prompt).lengths)
-        if where.at is None or isinstance(place_of(ctx, statement.target), ast.AtEach):
+        if where.at is None or attention or isinstance(place_of(ctx, statement.target), ast.AtEach):
             if len(lengths) > 1:
                 raise ctx.fail("value", f"{method} at each position needs prompts of one length; there are "
                                f"{', '.join(map(str, sorted(lengths)))} tokens", statement,
-                               "name a position that all have (@last), or take per=all")
+                               "" if attention else "name a position that all have (@last), or take per=all")
+        if where.at is None or isinstance(place_of(ctx, statement.target), ast.AtEach):
             chosen = None if where.at is None else (where.at[0],) * ctx.inputs[source].size
         else:
             place = place_of(ctx, statement.target)
             assert isinstance(place, ast.At)
             chosen = spread(ctx, place.pos, source, at.env, place)
-            if {len(row) for row in chosen} != {len(row) for row in where.at}:
+            if len({len(row) for row in (*chosen, *where.at)}) > 1:
                 raise ctx.fail("value", "the position means different numbers of tokens in the prompts", statement,
                                "name one token, such as @last")
         return Edit(method, spots, where, Same(run, chosen), (("per", "pos"),))
@@ -260,4 +286,4 @@ def _check_edge(at: Where, key: Reach, query: Reach, statement: Any) -> None:
 
 EDITS = ("zero", "ablate", "patch", "freeze", "steer", "scale", "set", "clamp", "project_out", "noise", "cut")
 
-__all__ = ["EDITS", "Variants", "Where", "corpus", "variants"]
+__all__ = ["EDITS", "Variants", "Where", "corpus", "stepped", "variants"]

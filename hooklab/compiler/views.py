@@ -7,6 +7,7 @@ from typing import Any
 
 from ..spec import ast
 from .context import Context
+from .keeps import kept_once
 from .options import options
 from .places import Sites, spread_groups
 from .plan import Axis, Keep, Reach, Reading, RunPlan, Spot, View
@@ -44,7 +45,7 @@ def _patterns(ctx: Context, statement: ast.Show, spots: list[Spot]) -> None:
     for run in _shown(ctx):
         keep = Keep(None, whole, Reach(None, True, run.writing is not None), statement.span)
         captures = run.captures if run.writing is not None else run.captures | set(whole)
-        ctx.runs[run.name] = replace(run, keeps=(*run.keeps, keep), captures=captures)
+        ctx.runs[run.name] = replace(run, keeps=kept_once(ctx, (*run.keeps, keep)), captures=captures)
 
 
 def _lengths(ctx: Context) -> None:

@@ -89,10 +89,15 @@ class Given:
     def error(self, message: str, hint: str = "", word: int | None = None, option: str = "") -> SpecError:
         """A mistake in this line, with a caret under a word or an option's value."""
         if option in self.options:
-            at, text = self.options[option][-1]
+            at, _ = self.options[option][-1]
         else:
-            at, text = self.words[word] if word is not None and word < len(self.words) else (len(self.line), "")
-        return line_error(self.form.prefix, self.line, message, hint, at, len(text), "value")
+            at = self.words[word][0] if word is not None and word < len(self.words) else len(self.line)
+        written = next((text for start, text in words(self.line[at:])[:1] if not start), "")
+        return line_error(self.form.prefix, self.line, message, hint, at, len(written), "value")
+
+    def quoted(self, i: int) -> bool:
+        """Whether the i-th word stands in quotes."""
+        return self.line[self.words[i][0]] in "\"'"
 
 
 def line_error(prefix: str, line: str, message: str, hint: str, at: int, width: int, kind: str = "syntax") -> SpecError:
@@ -135,6 +140,8 @@ def read(line: str, form: Form, skip: int = 0) -> Given:
     rest = words(line)[skip:]
     while rest:
         at, word = rest.pop(0)
+        if word[0] in "\"'" and (len(word) < 2 or word[-1] != word[0]):
+            raise line_error(form.prefix, line, "the quotes are not closed", f"write {word}{word[0]}", at, len(word))
         if not word.startswith("-") or word == "-":
             found.append((at, unquoted(word)))
             continue
@@ -152,7 +159,7 @@ def read(line: str, form: Form, skip: int = 0) -> Given:
             raise line_error(form.prefix, line, f"{name} takes no value", f"write {name}", at, len(word))
         if flag.name in options and not flag.many:
             raise line_error(form.prefix, line, f"{name} is given twice", "", at, len(word))
-        options.setdefault(flag.name, []).append((value_at, unquoted(value)))
+        options.setdefault(flag.name, []).append((value_at, unquoted(value)) if flag.value else (at, ""))
     if len(found) > len(form.words):
         at, word = found[len(form.words)]
         hint = f"there is room for {' and '.join(form.words)} only" if form.words else form.usage()
@@ -161,7 +168,7 @@ def read(line: str, form: Form, skip: int = 0) -> Given:
 
 
 def _unknown(form: Form, line: str, at: int, name: str, known: Sequence[str] | dict[str, Flag]) -> SpecError:
-    close = nearest(name, known)
+    close = nearest(name, [one for one in known if one.startswith("--")]) if name.startswith("--") else None
     hint = f"did you mean `{close}`?" if close else "options: " + ", ".join(flag.names[0] for flag in form.flags)
     return line_error(form.prefix, line, f"no option {name}", hint, at, len(name), "name")
 

@@ -12,6 +12,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from ..problems import SpecError
 from ..progress import Progress, in_terminal
 from ..spec.parser import parse
 from . import commands
@@ -82,7 +83,7 @@ class HookMagics(Magics):
             name = checked_name(given, "output")
         if given.on("help"):
             return Shown(DOC)
-        return self.finish(given, name, self.result(given, cell))
+        return self.finish(given, name, self.result(given, cell, name))
 
     hook.__doc__ = DOC
 
@@ -92,7 +93,7 @@ class HookMagics(Magics):
             self.shell.push({name: result})
         return None if given.on("quiet") else result
 
-    def result(self, given: Given, cell: str) -> Any:
+    def result(self, given: Given, cell: str, name: str | None = None) -> Any:
         """What a cell gives: a run, or what was asked for instead."""
         with plainly():
             if not cell.strip():
@@ -112,11 +113,27 @@ class HookMagics(Magics):
                 return Shown(to_code(spec, model))
             if given.on("plan"):
                 return model.plan(spec, values=values)
-            run = self.run(model, spec, values)
-        self.session.remember(cell, spec, values, run)
+            return self.run(model, spec, values, name)
+
+    def run(self, model: Any, spec: Any, values: dict[str, Any], name: str | None = None) -> Any:
+        """Run a spec, with its progress shown, and remember it.
+
+        Raises:
+            SpecError: a claim of the spec does not hold; the results are remembered, and kept under `name`, all the same.
+        """
+        try:
+            run = self.again(model, spec, values)
+        except SpecError as error:
+            run = getattr(error, "run", None)
+            if run is not None:
+                self.session.remember(spec, values, run)
+                if name is not None:
+                    self.shell.push({name: run})
+            raise
+        self.session.remember(spec, values, run)
         return run
 
-    def run(self, model: Any, spec: Any, values: dict[str, Any]) -> Any:
+    def again(self, model: Any, spec: Any, values: dict[str, Any]) -> Any:
         """Run a spec, with its progress shown. Raises SpecError when a claim of the spec does not hold."""
         progress = Progress(in_notebook() if self.live() else in_terminal)
         try:

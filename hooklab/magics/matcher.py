@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from IPython.core.completer import (
     provisionalcompleter,
 )
 
-from ..errors import HooklabError
+from ..errors import HooklabError, HooklabWarning
 from ..sites import SITES
 from ..spec.candidates import Context, Item, prompt_texts
 from ..spec.completer import complete
@@ -126,7 +127,9 @@ class Matcher:
 def _tokens(model: Any, body: str) -> tuple[str, ...]:
     """The tokens of the cell's prompts, as their texts; empty where they cannot be told."""
     try:
-        pieces = [piece for text in prompt_texts(body)[:8] for row in model.tokens(text).pieces for piece in row]
+        with warnings.catch_warnings():  # running the cell is the time to warn, not typing it
+            warnings.simplefilter("ignore", HooklabWarning)
+            pieces = [piece for text in prompt_texts(body)[:8] for row in model.tokens(text).pieces for piece in row]
     except (HooklabError, ValueError, TypeError, AttributeError):
         return ()
     return tuple(dict.fromkeys(piece for piece in pieces if piece.strip()))[:MOST_TOKENS]

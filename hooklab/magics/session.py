@@ -72,11 +72,11 @@ class Session:
         return found
 
     def _named(self, given: Given, i: int, word: str, namespace: Mapping[str, Any]) -> Any:
-        if word in namespace:
+        if word in namespace and not given.quoted(i):
             found = namespace[word]
             if not is_model(found):
                 raise given.error(f"{word} is no model but of type {type(found).__name__}",
-                                  'name a variable that holds a model, or what hl.load takes, as in "gpt2"', word=i)
+                                  f'name a variable that holds a model; in quotes, "{word}" is what hl.load opens', word=i)
             if not is_open(found):
                 raise given.error(f"{word} was closed", f'open it again: {word} = hl.load("lab")', word=i)
             return found
@@ -110,9 +110,10 @@ class Session:
                 self.models[key] = load(name, **options)
         return self.models[key]
 
-    def remember(self, text: str, spec: Spec, values: dict[str, Any], run: Any) -> None:
+    def remember(self, spec: Spec, values: dict[str, Any], run: Any) -> None:
         """Add a cell that was run."""
         self.counted += 1
+        text = str(spec) if spec.text is None else spec.text
         self.entries.append(Entry(self.counted, text, spec, values, self.last, self.last_name, run))
         del self.entries[:-LONGEST_HISTORY]
 

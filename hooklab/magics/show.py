@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 from uuid import uuid4
 
 from IPython.core.display_functions import publish_display_data
 
-from ..errors import HooklabError
+from ..errors import HooklabError, HooklabWarning
 from ..problems import SpecError
 
 
@@ -61,11 +64,13 @@ def plainly(offset: int = 0) -> Iterator[None]:
         Interrupted: the work was stopped.
     """
     try:
-        yield
+        with _plain_warnings():
+            yield
     except SpecError as error:
         if not offset:
             raise
-        moved = error.shifted(offset)
+        moved = SpecError([replace(problem, message=_counted(problem.message, offset)) for problem in error.problems],
+                          error.text, offset)
         vars(moved).update({name: value for name, value in vars(error).items() if name not in vars(moved)})
         raise moved from error.__cause__
     except HooklabError as error:
@@ -74,6 +79,33 @@ def plainly(offset: int = 0) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise Interrupted() from None
+
+
+def _counted(message: str, offset: int) -> str:
+    """A message whose mention of another line counts as the cell does.
+
+    >>> _counted('"x" is saved twice in one run, on line 2', 1)
+    '"x" is saved twice in one run, on line 3'
+    """
+    return re.sub(r"(, on line )(\d+)\b", lambda match: f"{match[1]}{int(match[2]) + offset}", message)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show hooklab's warnings in one line each, without the place in hooklab that gave them, and anew in every cell."""
+    before = warnings.formatwarning
+
+    def written(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if issubclass(category, HooklabWarning):
+            return f"{category.__name__}: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    with warnings.catch_warnings():  # what was warned of in an earlier cell is forgotten
+        warnings.formatwarning = written
+        try:
+            yield
+        finally:
+            warnings.formatwarning = before
 
 
 def in_notebook() -> Callable[[str, int, int], None]:

@@ -82,6 +82,10 @@ def _function(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         inner = run.layout.attention_ports[id(module)]
         query = run.serve(inner["rot_q"], query)
         key = run.serve(inner["rot_k"], key)
+        if run.attends is not None:
+            return run.attends(module, query, key, value, **kwargs)
+        if run.watcher is not None:
+            run.watcher(module, key, value, attention_mask)
         if not run.wants(inner["scores"], inner["pattern"]):
             run.pass_by(inner["scores"], inner["pattern"])
             return _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,8 @@ class SiteInterleaver(Interleaver):
                          *(port.later for port in layout.all_ports if port.later is not None),
                          *(f"{path}.{side}" for path in self.inline for side in ("input", "output"))}
         self.light = False
+        self.watcher: Callable[..., None] | None = None
+        self.attends: Callable[..., Any] | None = None
         self.thread = 0
         self.modules = {layout.native(module): module for module in layout.hf.modules()}
         self.refused: dict[str, str] = {}
@@ -98,7 +100,8 @@ class SiteInterleaver(Interleaver):
             torch.set_grad_enabled(bool(self.grad))
             if self.grad and self.grad != "weights":
                 self._freeze()
-            if self.mediators or any(self.ports[location].source is None for location in self.callbacks):
+            inner = self.watcher or self.attends or any(self.ports[at].source is None for at in self.callbacks)
+            if self.mediators or inner:
                 self._stack.enter_context(attending(self.layout, self))
             self.serving += 1  # blocks start now, and what they call before their first site is no part of the run
             super().__enter__()
@@ -134,6 +137,15 @@ class SiteInterleaver(Interleaver):
 
     def _unless_serving(self, location: str, value: Any) -> Any:
         return value if self.foreign else self._serve_location(location, value)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What the model runs in the block is no part of the run."""
+        self.serving += 1
+        try:
+            yield
+        finally:
+            self.serving -= 1
 
     @property
     def foreign(self) -> bool:

@@ -75,8 +75,10 @@ class Layout:
         name = self.names[id(module)]
         return f"model.{name}" if name else "model"
 
-    def unembed(self, x: Any) -> Any:
+    def unembed(self, x: Any, ids: Any = None) -> Any:
         """Logits [… d_vocab] of a normalised stream [… d_model]: projection, head and soft-cap.
+
+        With `ids`, those of these tokens only: [… token].
 
         Raises:
             SiteError: the model has no language-model head.
@@ -84,13 +86,21 @@ class Layout:
         if not self.has_head:
             raise SiteError(self.missing("logits") or "")
         project = getattr(getattr(self.base, "decoder", None), "project_out", None)
-        logits = self.hf.get_output_embeddings()(x if project is None else project(x))
+        x = x if project is None else project(x)
+        head = self.hf.get_output_embeddings()
+        if ids is None:
+            logits = head(x)
+        else:
+            ids = ids.to(head.weight.device)
+            bias = getattr(head, "bias", None)
+            logits = torch.nn.functional.linear(x, head.weight[ids], None if bias is None else bias[ids])
         cap = getattr(self.config, "final_logit_softcapping", None)
         logits = logits if cap is None else (logits / cap).tanh() * cap
         if self.family.never is None:
             return logits
-        ruled_out = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        ruled_out = torch.zeros(head.weight.shape[0], dtype=torch.bool, device=logits.device)
         ruled_out[attrgetter(self.family.never)(self.base)] = True
+        ruled_out = ruled_out if ids is None else ruled_out[ids]
         return logits.masked_fill(ruled_out, torch.finfo(logits.dtype).min)
 
     # Sites ------------------------------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ class Root(Envoy):
         for _, kwargs in invokes:
             merged.update(kwargs)
         prompts = [item for inputs, _ in invokes for item in inputs]
+        if not prompts:  # a function that calls the model's modules itself
+            return (), merged
         return (), {**self.reader.batch(prompts, generating=fn == "generate"), **merged}
 
 

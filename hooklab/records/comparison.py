@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .. import html
 from .exact import is_tensor, same
 from .run import Run, Text
 from .scores import Scores
+from .sketch import named
 
 MOST_ROWS = 20
 Pair = tuple[str, Any, Any]
@@ -78,7 +79,8 @@ class Comparison:
         return "\n".join([*lines, *(f"  made with another {html.printable(what)}" for what in self.circumstances)])
 
     def _repr_html_(self) -> str:
-        rows = [[row.what, _said(row.old), _said(row.new), row.difference] for row in self.different[:MOST_ROWS]]
+        rows = [[row.what, _said(row.old), _said(row.new), row.difference if math.isfinite(row.difference) else None]
+                for row in self.different[:MOST_ROWS]]
         more = len(self.different) - MOST_ROWS
         return html.block(html.heading(self._verdict()), html.table(["", "old", "new", "difference"], rows) if rows else "",
                           html.note(f"{more} more: see `.different`") if more > 0 else "",
@@ -87,9 +89,11 @@ class Comparison:
     def _verdict(self) -> str:
         if self.same:
             return f"the same in all {len(self.rows)} entries"
-        largest = f"largest difference {html.number(self.largest)}" if math.isfinite(self.largest) else (
-            "not all of it can be subtracted")
-        return f"{len(self.different)} of {len(self.rows)} entries differ, {largest}"
+        numbers = [row.difference for row in self.different if math.isfinite(row.difference)]
+        others = len(self.different) - len(numbers)
+        parts = [f"largest difference {html.number(max(numbers))}"] if numbers else []
+        parts += [f"{others} {'is' if others == 1 else 'are'} text, or cannot be subtracted"] if others else []
+        return f"{len(self.different)} of {len(self.rows)} entries differ, {'; '.join(parts)}"
 
 
 def compare(old: Run, new: Run) -> Comparison:
@@ -130,7 +134,24 @@ def _flat(nested: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(old: Run, new: Run) -> Iterator[Pair]:
-    yield from _paired("scores ", old.scores, new.scores)
+    for what, left, right in _paired("scores ", old.scores, new.scores):
+        if left is None or right is None or left.axes != right.axes or same(left.labels, right.labels):
+            yield what, left, right
+            continue
+        yield what, replace(left, labels=None), replace(right, labels=None)
+        yield from _labels(what, left, right)
+
+
+def _labels(what: str, old: Scores, new: Scores) -> Iterator[Pair]:
+    """The first text of a cell that is another, and how many more are."""
+    if old.labels is None or new.labels is None or old.shape != new.shape:
+        yield f"texts of {what}", None if old.labels is None else "texts", None if new.labels is None else "texts"
+        return
+    apart = np.argwhere(old.labels != new.labels)
+    first = tuple(apart[0])
+    cell = named({axis: old.coords[axis][i] for axis, i in zip(old.axes, first, strict=True)})
+    more = f", and {len(apart) - 1} more" if len(apart) > 1 else ""
+    yield f"text of {what} at {cell}{more}", str(old.labels[first]), str(new.labels[first])
 
 
 def _activations(old: Run, new: Run) -> Iterator[Pair]:
@@ -164,8 +185,6 @@ def _difference(old: Any, new: Any) -> float:
     if old is None or new is None or isinstance(old, (str, tuple, Text)):
         return math.inf
     if isinstance(old, Scores) and (old.axes, old.coords) != (new.axes, new.coords):
-        return math.inf
-    if isinstance(old, Scores) and not same(old.labels, new.labels):
         return math.inf
     left, right = _array(old), _array(new)
     if left is None or right is None or left.shape != right.shape:

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from .. import html
 from .sketch import fragment, spread
-from .views import VIEWS
+from .views import VIEWS, following, is_top, summary
 
 if TYPE_CHECKING:
     from .parts import Expectation, Text, ViewRequest
     from .run import Run
+    from .scores import Scores
 
 MOST_LINES = 12
 MOST_TEXT = 200
+MOST_TOKENS = 3
 
 
 def text(run: Run) -> str:
     """Metrics, scores, saved activations, texts and claims, one line each."""
     lines = [f"Run · {', '.join(map(html.printable, run.runs)) or 'empty'}"]
     lines += _aligned([["metrics", *metric_names(run)], *metric_rows(run)]) if run.metrics else []
-    lines += _section("scores", [[key, _sizes(s.axes, s.shape), spread(s)] for key, s in run.scores.items()])
+    lines += _section("scores", [[key, _sizes(s.axes, s.shape), spread(s)] for key, s in _others(run)])
+    lines += _section("next token", [[name, _likeliest(one)] for name, one in following(run)])
     lines += _section("saved", [[key, _sizes(run.axes[key], tensor.shape), str(tensor.dtype).removeprefix("torch.")]
                                 for key, tensor in run.data.items()])
     lines += _section("texts", [[where(name, one), repr(_cut(one.prompt)), "→", repr(_cut(one.new))]
@@ -38,7 +41,8 @@ def page(run: Run) -> str:
     if run.views:
         parts += [view(run, request) for request in run.views]
     else:
-        parts += [fragment(scores, key) for key, scores in run.scores.items()]
+        parts += [fragment(scores, key) for key, scores in _others(run)]
+        parts += [summary(run)] if following(run) else []
         parts += [saved(run)] if run.data else []
         parts += [VIEWS["text"](run, None)] if run.texts else []
         parts += [VIEWS["tokens"](run, None)] if run.tokens_of and not parts else []
@@ -99,6 +103,18 @@ def _numbers(claim: Expectation) -> str:
 
 def _sizes(axes: tuple[str, ...], shape: Any) -> str:
     return " · ".join(f"{axis} {size}" for axis, size in zip(axes, shape, strict=True)) or "one number"
+
+
+def _others(run: Run) -> list[tuple[str, Scores]]:
+    """All scores but those that say which token comes next."""
+    return [(key, scores) for key, scores in run.scores.items() if not is_top(key, scores)]
+
+
+def _likeliest(scores: Scores) -> str:
+    """The first tokens with their probabilities."""
+    texts = [] if scores.labels is None else scores.labels.tolist()
+    return ", ".join(f"{str(text)!r} {html.number(chance)}"
+                     for text, chance in list(zip(texts, scores.values.tolist(), strict=True))[:MOST_TOKENS])
 
 
 def _cut(text: str) -> str:

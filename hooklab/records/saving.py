@@ -28,6 +28,7 @@ from .run import Run
 
 VERSION = 1
 RECORD, ARRAYS = "run.json", "arrays.safetensors"
+_TAKEN = "{} exists: choose another name, or save(…, overwrite=True) to replace it."
 
 
 def save(run: Run, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -118,7 +119,9 @@ def _put(part: Path, path: Path, overwrite: bool) -> None:
         os.rename(path, old)  # noqa: PTH104 - the two renames are the one place where a run changes hands
     try:
         os.rename(part, path)  # noqa: PTH104
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and path.exists():  # somebody else was faster
+            raise RecordError(_TAKEN.format(path)) from error
         if old.exists() and not path.exists():
             os.rename(old, path)  # noqa: PTH104
         raise
@@ -151,7 +154,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
             raise RecordError(f"{taken} exists and is no saved run"
                               + (f": it holds {', '.join(strangers[:3])}." if strangers else "."))
         if not overwrite:
-            raise RecordError(f"{taken} exists: choose another name, or save(…, overwrite=True) to replace it.")
+            raise RecordError(_TAKEN.format(taken))
 
 
 def _settled(path: Path) -> Path:

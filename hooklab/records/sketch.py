@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 APART = ("batch", "sample", "rank")
 """Axes that make separate pictures when there are others to draw."""
+PLACES = ("layer", "head", "kv_head", "pos", "query_pos", "key_pos", "site", "neuron", "feature")
 MOST_MAPS = 6
 
 
@@ -56,10 +57,12 @@ def fragment(scores: Scores, caption: str = "") -> str:
     finite = scores.values[np.isfinite(scores.values)]
     limit = float(np.abs(finite.astype(np.float64)).max(initial=0.0))
     others = [axis for axis in scores.axes if axis not in drawn]
+    shown = list(islice(slices(scores, others), MOST_MAPS))
     parts = []
-    for cell, part in islice(slices(scores, others), MOST_MAPS):
+    for cell, part in shown:
         title = " · ".join(filter(None, [caption, named(cell)]))
         parts.append(DRAW[len(drawn)](part, title, limit))
+    parts += [html.scale(limit, scores.unit, html.below([scores.values.flat]))] if len(drawn) == 2 else []
     left = prod(len(scores.coords[axis]) for axis in others) - MOST_MAPS
     if left > 0:
         parts.append(html.note(f"{left} more along {', '.join(others)}: choose with .sel(…)"))
@@ -67,14 +70,17 @@ def fragment(scores: Scores, caption: str = "") -> str:
 
 
 def picture_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """The one or two axes that one picture shows.
+    """The one or two axes that one picture shows: places of the model before variables of a sweep.
 
     >>> picture_axes(("batch", "layer", "pos", "rank")), picture_axes(("batch", "rank")), picture_axes(("head",))
     (('layer', 'pos'), ('batch', 'rank'), ('head',))
+    >>> picture_axes(("c", "layer", "pos")), picture_axes(("c", "layer"))
+    (('layer', 'pos'), ('c', 'layer'))
     """
     if {"query_pos", "key_pos"} <= set(axes):
         return tuple(axis for axis in axes if axis in ("query_pos", "key_pos"))
-    chosen = [axis for axis in axes if axis not in APART][:2]
+    own = [axis for axis in axes if axis not in APART]
+    chosen = sorted(own, key=lambda axis: axis not in PLACES)[:2]
     chosen += [axis for axis in reversed(axes) if axis not in chosen][: 2 - len(chosen)]
     return tuple(axis for axis in axes if axis in chosen)
 
@@ -105,7 +111,7 @@ def _map(scores: Scores, caption: str, limit: float) -> str:
     down, across = scores.axes
     labels = None if scores.labels is None else [[html.printable(text) for text in row] for row in scores.labels.tolist()]
     return html.heat(scores.values.tolist(), _names(scores, down), _names(scores, across), caption=caption,
-                     unit=scores.unit, axes=(down, across), labels=labels, limit=limit)
+                     unit=scores.unit, axes=(down, across), labels=labels, limit=limit, key="")
 
 
 def _names(scores: Scores, axis: str) -> list[str]:

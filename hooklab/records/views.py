@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .scores import Scores
 
 MOST_MAPS, MOST_STRIPS, MOST_TEXTS = 12, 16, 100
+MOST_NEXT = 5
+FAINT, LIKELY = 0.005, 0.0005
+"""Attention and probabilities below these are not written out in a picture; the tooltip has the number."""
 _PATTERN = re.compile(r"^(?P<run>\w+)\.L(?P<layer>\d+)(?:H(?P<heads>\d+|\[[\d,]+\]))?\.pattern$")
 
 
@@ -51,9 +54,30 @@ def top(run: Run, request: ViewRequest | None) -> str:
     """The likeliest next tokens of each run."""
     parts: list[str] = []
     for key, scores in run.scores.items():
-        if key.rpartition(".")[2] == "top" and scores.labels is not None and {"batch", "rank"} >= set(scores.axes):
+        if is_top(key, scores):
             parts += _tops(key.rpartition(".")[0], scores, counted(request))
     return "".join(parts) or _lacking("top", "the run kept no next-token probabilities")
+
+
+def following(run: Run) -> list[tuple[str, Scores]]:
+    """Names of the runs (and examples) that kept their next tokens, with the Scores [rank] of each."""
+    return [(name + (f" · {label}" if label else ""), one) for key, scores in run.scores.items() if is_top(key, scores)
+            for name in [key.rpartition(".")[0]] for label, one in _examples(scores)]
+
+
+def summary(run: Run) -> str:
+    """The likeliest next tokens of all runs in one table; empty where none kept them."""
+    rows = following(run)
+    if not rows:
+        return ""
+    width = min(MOST_NEXT, min(len(one.values) for _, one in rows))
+    chances = [one.values.tolist()[:width] for _, one in rows[:MOST_STRIPS]]
+    labels = [[f"{_shown(text)} {html.steady(chance, 3) if chance >= LIKELY else ''}".rstrip()
+               for text, chance in zip(_texts(one), row, strict=False)]
+              for (_, one), row in zip(rows, chances, strict=False)]
+    more = html.note(f"{len(rows) - MOST_STRIPS} more rows") if len(rows) > MOST_STRIPS else ""
+    return html.heat(chances, [name for name, _ in rows[:MOST_STRIPS]], [str(i + 1) for i in range(width)],
+                     caption="next token", axes=("run", "rank"), labels=labels, unit=rows[0][1].unit, limit=1.0) + more
 
 
 def table(run: Run, request: ViewRequest | None) -> str:
@@ -159,16 +183,29 @@ def _shown(piece: str) -> str:
     return "·" * left + html.printable(core) + "·" * (len(piece) - left - len(core))
 
 
+def is_top(key: str, scores: Scores) -> bool:
+    """Whether Scores say which tokens come next after a run's prompts."""
+    return key.rpartition(".")[2] == "top" and scores.labels is not None and {"batch", "rank"} >= set(scores.axes)
+
+
+def _examples(scores: Scores) -> list[tuple[str, Scores]]:
+    """The parts of next-token Scores, one per example; without a name where there is one example only."""
+    labels = scores.coords.get("batch", ())
+    named = [(str(label), scores.sel(batch=label)) for label in labels] if "batch" in scores.axes else [("", scores)]
+    return [("" if len(named) == 1 else label, one) for label, one in named if one.axes == ("rank",)]
+
+
+def _texts(scores: Scores) -> list[str]:
+    return [] if scores.labels is None else [str(text) for text in scores.labels.tolist()]
+
+
 def _tops(run: str, scores: Scores, count: int | None) -> Iterator[str]:
     """One table of next tokens per example."""
-    examples = [(label, scores.sel(batch=label)) for label in scores.coords["batch"]] if "batch" in scores.axes else [
-        ("", scores)]
+    examples = _examples(scores)
     for label, one in examples[:MOST_STRIPS]:
-        if one.axes != ("rank",) or one.labels is None:
-            continue
-        names = [repr(str(text)) for text in one.labels.tolist()][:count]
-        title = run + (f" · {label}" if len(examples) > 1 else "")
-        yield html.bars(names, one.values.tolist()[:count], caption=f"next token: {title}", unit=one.unit, axis="token")
+        title = run + (f" · {label}" if label else "")
+        yield html.bars([repr(text) for text in _texts(one)][:count], one.values.tolist()[:count],
+                        caption=f"next token: {title}", unit=one.unit, axis="token", limit=1.0)
     if len(examples) > MOST_STRIPS:
         yield html.note(f"{len(examples) - MOST_STRIPS} more examples")
 
@@ -207,8 +244,10 @@ def _pattern(run: Run, key: str, head: int) -> str:
     prompt = run.tokens_of.get(key.partition(".")[0])
     if prompt is not None and values.shape == (prompt.width, prompt.width):
         start = prompt.column(0, 0)
-        names = [f"{i}: {_shown(piece)}" for i, piece in enumerate(prompt.pieces[0])]
+        names = [f"{i}: {html.printable(piece.strip(' ')) or _shown(piece)}" for i, piece in enumerate(prompt.pieces[0])]
         values = values[start:start + len(names), start:start + len(names)]
     elif values.shape[0] != values.shape[1]:
         return html.note(f"{key} is not square; see run[{key!r}]")
-    return html.heat(values.tolist(), names, names, caption=f"{key} · head {head}", axes=("query", "key"), limit=1.0)
+    numbers = [["" if abs(value) < FAINT else f"{value:.2f}" for value in row] for row in values.tolist()]
+    return html.heat(values.tolist(), names, names, caption=f"{key} · head {head}", axes=("query", "key"), labels=numbers,
+                     limit=1.0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import edits
-from ..compiler.plan import Edit, FromFile, Given, Same, Spot, Spread
+from ..compiler.plan import Edit, FromFile, Given, Same, Spot, Spread, at_spot
 from ..sites import SITES
-from .evaluate import Table, Valued, columns, evaluate, part, real
+from .evaluate import Table, Valued, columns, evaluate, laid_out, part, real
 from .store import Block, Store, standing_at, trouble
+
+Where = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(rows, columns) of entries -> their row and column in a tensor, and whether they are there at all."""
 
 
 class Task:
@@ -20,6 +24,7 @@ class Task:
     def __init__(self, store: Store, edit: Edit, spot: Spot) -> None:
         self.store, self.edit, self.spot = store, edit, spot
         self.blocks: list[Block] = []
+        self.where: Where | None = None
         self._owners: dict[int, Block] = {}
 
     @property
@@ -27,8 +32,16 @@ class Task:
         """Tokens of the prompt that is run."""
         return self.store.plan.prompts[self.blocks[0].run.prompt].tokens
 
-    def __call__(self, value: Tensor, step: int = 0, offset: int = 0) -> None:
-        """Change `value` in place. `offset`: columns of the prompt that came before the first column of a later step."""
+    def __call__(self, value: Tensor, step: int = 0, offset: int = 0, where: Where | None = None) -> None:
+        """Change `value` in place.
+
+        Args:
+            value: The site's tensor.
+            step: Step of a generation.
+            offset: Columns of the prompt that came before the first column of a later step.
+            where: Where rows and columns of the blocks lie in `value`, where that is no batch of them.
+        """
+        self.where = where
         if not self.edit.reach.holds(step):
             return
         with standing_at(self.edit.span, self.store.plan.text):
@@ -59,14 +72,20 @@ class Task:
         rows, cols, count = self._pairs(value, step)
         if not len(rows):
             return
-        spot = self.spot
-        chosen = edits.Selection(SITES[spot.site].axes, rows, cols, spot.heads, None if spot.sae else spot.units)
+        row, column, there = (rows, cols, None) if self.where is None else self.where(rows, cols)
+        chosen = self._selection(row, column)
         x = chosen.take(value)
-        if spot.sae is not None:
-            chosen.put(value, self._features(x, rows, count, step))
-            return
-        new = self._new(x, rows, count, step)
+        change = self._new if self.spot.sae is None else self._features
+        new = change(x, rows, count, step)
+        if self.spot.site == "scores" and not isinstance(self.edit.value, Same):
+            new = torch.where(x <= edits.lowest(x) / 2, x, new.to(x.dtype))  # what no query may see stays unseen
+        if there is not None and not bool(there.all()):
+            chosen, new = self._selection(row[there], column[there]), new[there.to(new.device)]
         chosen.put(value, new)
+
+    def _selection(self, rows: Tensor, columns: Tensor) -> edits.Selection:
+        spot = self.spot
+        return edits.Selection(SITES[spot.site].axes, rows, columns, spot.heads, None if spot.sae else spot.units)
 
     def _features(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
         """The site with some features changed; what the dictionary does not explain stays."""
@@ -87,7 +106,7 @@ class Task:
             return edits.clamp(x, edit.option("min"), edit.option("max"))
         if edit.verb in ("patch", "mean", "resample"):
             return self._source(x, rows, count, step)
-        v = evaluate(self.store, edit.value, self.blocks[0].number, len(self.blocks[0].run.cells))
+        v = evaluate(self.store, at_spot(edit.value, self.spot), self.blocks[0].run, self.blocks[0].number)
         if isinstance(v, Table):
             raise trouble("a table of tensors can only be patched from", edit.span, text=self.store.plan.text)
         if edit.verb == "noise":
@@ -102,7 +121,7 @@ class Task:
         lead = v.lead
         while extra > 0 and lead and t.shape[lead] == 1:  # one head's write, added to a stream that has no heads
             t, extra = t.squeeze(lead), extra - 1
-        if not lead and extra in (1, 2):  # Python gave a value for each position, or for each example and position
+        if not lead and extra in (1, 2) and _from_python(self.edit.value):  # for each position, or example and position
             t, lead, extra = (t[None] if extra == 1 else t), 2, 0
         if extra > 0:
             raise self._shape(t, rest)
@@ -117,7 +136,7 @@ class Task:
     def _by_row(self, t: Tensor, x: Tensor, rows: Tensor, count: int) -> Tensor:
         """[row pos …] of a source, chosen for every entry."""
         entries = len(x)
-        example = torch.tensor([self._source_row(int(r), t.shape[0]) for r in rows.tolist()], device=t.device)
+        example = torch.tensor([self.source_row(int(r), t.shape[0]) for r in rows.tolist()], device=t.device)
         if t.shape[1] == 1:
             return t[example, 0]
         if not count or t.shape[1] != count:
@@ -125,7 +144,7 @@ class Task:
                           self.edit.span, "name as many positions, or average: mean(…)", self.store.plan.text)
         return t[example, torch.arange(entries, device=t.device) % count]
 
-    def _source_row(self, row: int, size: int) -> int:
+    def source_row(self, row: int, size: int) -> int:
         """The row of a source with `size` rows that answers to a row of the batch."""
         if not self._owners:
             self._owners = {r: block for block in self.blocks for r in block.rows}
@@ -150,14 +169,12 @@ class Task:
 
     def _noise(self, x: Tensor, step: int) -> Tensor:
         """The same draws for every cell, whatever else is in the batch; others at each step of a generation."""
-        first = self.blocks[0]
-        entries = len(x) // len(self.blocks)
+        entries = len(x) // len(self.blocks)  # blocks of one task have equally many rows
         seed, line = self.edit.draw
         order = self.spot.order
         known = (seed, line, order[0] % 4096, order[1], *([step] if step else []))
         made = torch.Generator().manual_seed(hash(known) % (1 << 63))
         drawn = torch.randn((entries, *x.shape[1:]), generator=made)
-        assert first.run.samples
         return drawn.repeat(len(self.blocks), *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
 
     # Sources
@@ -166,7 +183,7 @@ class Task:
         """Another run's value, or a table's."""
         edit, source = self.edit, self.edit.value
         if isinstance(source, Given | FromFile):
-            found = evaluate(self.store, source, 0, 1)
+            found = evaluate(self.store, source, self.blocks[0].run, 0)
             if isinstance(found, Valued):
                 return self._laid(found, x, rows, count)
             return self._from_table(found, x, rows, count)
@@ -175,29 +192,33 @@ class Task:
             raise trouble(f"{source.run} has no tokens that were written on, to {edit.verb} from", edit.span,
                           "name positions of the prompt: @prompt", self.store.plan.text)
         block = self.blocks[0]
-        number = edit.option("cell", block.number)
-        cells = max(number + 1, len(block.run.cells)) if edit.option("cell") is None else len(
-            self.store.plan.run(source.run).cells)
-        whole = self.store.act(source.run, self.spot, number, cells)
+        cell = edit.option("cell")  # of the hidden run that measured a path
+        if cell is None:
+            cell = self.store.cell(source.run, block.run, block.number)
+        whole = self.store.acts[source.run, cell][self.spot.site, self.spot.layer]
         tokens = self.store.plan.prompts[self.store.plan.run(source.run).prompt].tokens
         if edit.verb == "mean" and edit.option("per") == "all":
-            averaged = part(self.spot, real(whole, tokens).to(x.dtype).mean(0)[None, None], self.store)
-            return averaged[0, 0].to(x.device).expand_as(x)
+            values = part(self.spot, real(whole, tokens)[:, None], self.store)  # features first, then their mean
+            return values.mean((0, 1)).to(device=x.device, dtype=x.dtype).expand_as(x)
+        if edit.verb == "mean":
+            return self._averaged(whole, tokens, source.at, x, rows).to(x.device)
+        if edit.verb == "patch":
+            whole = laid_out(self.store, source.run, whole, block.run)
         return self._taken(whole, tokens, source.at, x, rows).to(x.device)
 
     def _taken(self, whole: Tensor, tokens: Any, at: Spread | None, x: Tensor, rows: Tensor) -> Tensor:
         """For every entry, the source's value at the position that answers to it."""
-        if self.edit.verb == "mean":
-            whole = whole.mean(0, keepdim=True)
         size = len(tokens)
-        draw = self._drawn(size) if self.edit.verb == "resample" else None
+        draw = self._drawn(len(whole)) if self.edit.verb == "resample" else None
         picked: dict[int, tuple[int, list[int]]] = {}
         for row, block in ((row, b) for b in self.blocks for row in b.rows):
             inside = row - block.start
-            chosen = draw[inside] if draw is not None else 0 if len(whole) == 1 else self._source_row(row, len(whole))
+            chosen = draw[inside] if draw is not None else 0 if len(whole) == 1 else self.source_row(row, len(whole))
             example = chosen % size
-            picked[row] = chosen, columns(tokens, None if at is None else at, example if at is None else
-                                          min(example if len(at) > 1 else inside % block.size, len(at) - 1))
+            # Positions are those of the example taken; where one is taken into all, each of them may name its own.
+            named = example if draw is not None or size > 1 else inside % block.size
+            wanted = range(tokens.lengths[example]) if at is None else at[named if len(at) > 1 else 0]
+            picked[row] = chosen, [tokens.column(example, p) for p in wanted]
         seen: dict[int, int] = {}
         pairs = []
         for row in rows.tolist():
@@ -206,31 +227,44 @@ class Task:
             if n >= len(cols):
                 raise trouble("the source has fewer positions than the place", self.edit.span, text=self.store.plan.text)
             pairs.append((chosen, cols[n]))
-        index = torch.tensor(pairs, dtype=torch.long)
-        chosen_ = edits.Selection(SITES[self.spot.site].axes, index[:, 0], index[:, 1], self.spot.heads,
-                                  None if self.spot.sae else self.spot.units)
-        taken = chosen_.take(whole)
-        if self.spot.sae is not None:
-            features = self.store.saes[self.spot.sae].encode(taken)
-            taken = features if self.spot.features is None else features[..., list(self.spot.features)]
+        taken = self._at(whole, pairs)
         if taken.shape != x.shape:
             raise self._shape(taken, x.shape[1:])
         return taken
 
+    def _averaged(self, whole: Tensor, tokens: Any, at: Spread | None, x: Tensor, rows: Tensor) -> Tensor:
+        """For every entry, the mean of the source's examples at the position that answers to it."""
+        cols = [columns(tokens, at, row % len(tokens)) for row in range(len(whole))]
+        taken = self._at(whole, [(row, column) for row, found in enumerate(cols) for column in found])
+        mean = taken.reshape(len(whole), len(cols[0]), *taken.shape[1:]).mean(0)
+        if len(x) % len(mean) or mean.shape[1:] != x.shape[1:]:
+            raise self._shape(mean, x.shape[1:])
+        return mean[torch.arange(len(x), device=mean.device) % len(mean)]
+
+    def _at(self, whole: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+        """The part that is meant of a source's site, at (row, column) pairs: [entry …]."""
+        index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+        taken = edits.Selection(SITES[self.spot.site].axes, index[:, 0], index[:, 1], self.spot.heads,
+                                None if self.spot.sae else self.spot.units).take(whole)
+        if self.spot.sae is None:
+            return taken
+        features = self.store.saes[self.spot.sae].encode(taken)
+        return features if self.spot.features is None else features[..., list(self.spot.features)]
+
     def _drawn(self, size: int) -> list[int]:
-        """Which example of the corpus each row takes."""
+        """Which row of the corpus each row takes."""
         block = self.blocks[0]
         made = torch.Generator().manual_seed(hash(self.edit.draw) % (1 << 63))
         return torch.randint(size, (len(block.rows),), generator=made).tolist()
 
     def _from_table(self, table: Table, x: Tensor, rows: Tensor, count: int) -> Tensor:
-        found = table.find(self.spot)
-        t = found if isinstance(found, Tensor) else torch.as_tensor(found)
+        t = table.find(self.spot)
         tokens = self.tokens
         axes = SITES[self.spot.site].axes
         whole = t.ndim == len(axes) and t.shape[2 if self.spot.site in ("scores", "pattern") else 1] == tokens.width
         if whole and len(t) in (1, len(tokens)):
-            return self._taken(t.to(x.device), tokens, self.edit.reach.at, x, rows)
+            t = t.to(x.device).expand(len(tokens), *t.shape[1:])
+            return self._taken(t, tokens, self.edit.reach.at, x, rows)
         return self._laid(Valued(t), x, rows, count)
 
     # Attention edges
@@ -243,7 +277,17 @@ class Task:
                 example = (row - block.start) % block.size
                 rows.append(row)
                 queries.append([0] if step else columns(tokens, edit.reach.at, example))
+                if self.where is not None:
+                    asked = torch.tensor(queries[-1], dtype=torch.long)
+                    at, query, there = self.where(torch.full_like(asked, row), asked)
+                    rows[-1] = int(at[there][0]) if bool(there.any()) else 0
+                    queries[-1] = query[there].tolist()
                 looked = [c - offset for c in columns(tokens, edit.keys, example)]
                 keys.append([c for c in looked if 0 <= c < value.shape[-1]])
         cut = edits.cut_scores if edit.option("renorm") else edits.cut_pattern
         cut(value, rows, self.spot.heads, queries, keys)
+
+
+def _from_python(value: Any) -> bool:
+    """Whether Python, or a file, has a part in a value: only then can its axes be positions and examples."""
+    return isinstance(value, Given | FromFile) or any(_from_python(arg) for arg in getattr(value, "args", ()))

@@ -30,7 +30,8 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     scale held (direct logit attribution; Elhage et al. 2021).
     """
     method = str(reading.option("method"))
-    with torch.enable_grad() if method != "dla" else torch.no_grad():
+    # In inference mode nothing has a gradient, whatever enable_grad says.
+    with torch.inference_mode(False), torch.enable_grad() if method != "dla" else torch.no_grad():
         parts = METHODS[method](model, store, block, reading)
     rows = [_summed(store, block, reading, spot, value) for spot, value in parts]
     shape = [len(axis.labels) for axis in reading.axes]
@@ -109,7 +110,7 @@ def _by_patching(model: Model, store: Store, block: Block, reading: Reading) -> 
 
 
 def _source(store: Store, block: Block, reading: Reading, spot: Spot) -> Tensor:
-    whole = store.act(str(reading.option("source")), spot, block.number, len(block.run.cells))
+    whole = store.act(str(reading.option("source")), spot, block.run, block.number)
     rows = block.size * block.run.samples
     return whole if len(whole) == rows else whole.repeat(rows // len(whole), *[1] * (whole.ndim - 1))
 
@@ -142,6 +143,9 @@ def _direct(model: Model, store: Store, block: Block, reading: Reading) -> list[
         if spot.site not in WRITES:
             raise trouble(f"{spot} does not write to the stream", reading.span,
                           f"direct attribution is of {', '.join(WRITES)}", store.plan.text)
+        if model.layout.family.residual == "post" and spot != last_stream(model)[0]:
+            raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so shares do not add "
+                          "up", reading.span, "take attribute … with grad", store.plan.text)
         if spot.site == "result" and model.layout.family.post_attn:
             raise trouble(f"heads of {model.facts.family} write through a norm, so their shares do not add up",
                           reading.span, "attribute L*.attn_out instead", store.plan.text)

@@ -15,8 +15,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..compiler.plan import Act, Const, Fn, FromFile, Given, Op, Sigma, Spot, Spread
+from ..compiler.plan import Act, Const, Fn, FromFile, Given, Op, RunPlan, Sigma, Spot, Spread
 from .store import Store, trouble
+
+ATTENTION = ("scores", "pattern")
+POOLING = ("mean", "sum", "max", "std")
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,33 @@ class Table:
 
     tensors: Mapping[str, Any]
 
-    def find(self, spot: Spot) -> Any:
-        """The tensor of a place, or of the whole site that it is a part of."""
+    def find(self, spot: Spot) -> Tensor:
+        """The tensor of a place, laid out as the whole site that it is a part of; else that of the whole site."""
         for key in (str(spot), spot.key):
             try:
-                found = self.tensors[key]
+                found = torch.as_tensor(self.tensors[key])
             except (KeyError, LookupError):
                 continue
-            return found
+            return found if key == spot.key else _as_whole(spot, found)
         raise trouble(f"there is no {spot.key} among {', '.join(list(self.tensors)[:8]) or 'nothing'}",
                       hint="name its tensors by address, such as L5.resid_post")
 
 
-def evaluate(store: Store, value: Any, number: int, cells: int) -> Valued | Table:
-    """A value of the plan, for one cell."""
+def _as_whole(spot: Spot, found: Tensor) -> Tensor:
+    """A saved part of a site, in the places that its heads and units have in the whole."""
+    if found.ndim != len(spot.axes) or spot.sae is not None:
+        return found  # a value for the part, which is laid out over it
+    head = 1 if spot.site in ATTENTION else 2
+    for axis, numbers in ((head, spot.heads), (found.ndim - 1, spot.units)):
+        if numbers is not None and found.shape[axis] == len(numbers):
+            shape = [max(numbers) + 1 if n == axis else size for n, size in enumerate(found.shape)]
+            found = found.new_zeros(shape).index_copy(axis, torch.tensor(numbers, device=found.device), found)
+    return found
+
+
+def evaluate(store: Store, value: Any, user: RunPlan, number: int, *, pooled: bool = False) -> Valued | Table:
+    """A value of the plan, for cell `number` of the run that uses it; `pooled` inside of `mean(…)` and its like."""
+    inner = pooled or (isinstance(value, Fn) and value.name in POOLING)
     if isinstance(value, Const):
         return Valued(torch.tensor(float(value.value)))
     if isinstance(value, Given):
@@ -54,15 +70,13 @@ def evaluate(store: Store, value: Any, number: int, cells: int) -> Valued | Tabl
     if isinstance(value, FromFile):
         return from_file(value.path)
     if isinstance(value, Act):
-        return activation(store, value, number, cells)
+        return activation(store, value, user, number, pooled=pooled)
     if isinstance(value, Sigma):
-        tokens = store.plan.prompts[store.plan.run(value.run).prompt].tokens
-        whole = store.act(value.run, value.spot, number, cells)
-        return Valued(real(whole, tokens).float().std(unbiased=False))
+        return Valued(spread_of(store, value, user, number))
     if isinstance(value, Op):
-        return _arithmetic(value.op, [_tensor(evaluate(store, arg, number, cells)) for arg in value.args])
+        return _arithmetic(value.op, [_tensor(evaluate(store, arg, user, number, pooled=inner)) for arg in value.args])
     if isinstance(value, Fn):
-        return FUNCTIONS[value.name](*[_tensor(evaluate(store, arg, number, cells)) for arg in value.args])
+        return FUNCTIONS[value.name](*[_tensor(evaluate(store, arg, user, number, pooled=inner)) for arg in value.args])
     raise TypeError(type(value).__name__)
 
 
@@ -108,12 +122,47 @@ def columns(tokens: Any, at: Spread | None, example: int) -> list[int]:
     return [tokens.column(example, p) for p in row]
 
 
-def activation(store: Store, value: Act, number: int, cells: int) -> Valued:
+def spread_of(store: Store, value: Sigma, user: RunPlan, number: int) -> Tensor:
+    """The standard deviation of a site over all its real tokens; of attention, over the edges that are not masked."""
+    whole = store.act(value.run, value.spot, user, number)
+    tokens = store.plan.prompts[store.plan.run(value.run).prompt].tokens
+    if value.spot.site not in ATTENTION:
+        return real(whole, tokens).float().std(unbiased=False)
+    parts = []
+    for row in range(len(whole)):
+        cols = torch.tensor(columns(tokens, None, row % len(tokens)), device=whole.device)
+        edges = whole[row][:, cols][:, :, cols]
+        seen = torch.ones_like(edges, dtype=torch.bool)
+        parts.append(edges[seen.tril() if store.plan.about.facts.causal else seen])
+    values = torch.cat(parts).float()
+    return values[values > torch.finfo(whole.dtype).min / 2].std(unbiased=False)
+
+
+def laid_out(store: Store, name: str, whole: Tensor, user: RunPlan) -> Tensor:
+    """Rows of a source for the rows of the run that takes from it: draw for draw."""
+    source = store.plan.run(name)
+    if source.samples == 1:
+        return whole
+    if source.samples != user.samples:
+        raise trouble(f"{name} has {source.samples} draws, and {user.name} has {user.samples}",
+                      hint=f"average over them: mean(…), or write run {user.name} on {name}:")
+    size = int(store.plan.prompts[user.prompt].size)
+    if len(whole) == size * source.samples:
+        return whole
+    return whole.unflatten(0, (source.samples, -1)).expand(-1, size, *whole.shape[1:]).flatten(0, 1)
+
+
+def activation(store: Store, value: Act, user: RunPlan, number: int, *, pooled: bool = False) -> Valued:
     """An activation of an earlier run at its positions: [row pos …]."""
-    whole = store.act(value.run, value.spot, number, cells)
+    whole = store.act(value.run, value.spot, user, number)
+    if not pooled:
+        whole = laid_out(store, value.run, whole, user)
     tokens = store.plan.prompts[store.plan.run(value.run).prompt].tokens
     found = [columns(tokens, value.at, example) for example in range(len(tokens))]
     if len({len(row) for row in found}) > 1:  # ragged: one flat row, which functions such as mean take
+        if not pooled:
+            raise trouble(f"the examples of {value.run} have different numbers of tokens here",
+                          hint="name positions that all have, such as @last, or average: mean(…)")
         parts = [whole[row][_pick(value.spot, whole, cols)] for row, cols in
                  ((r, found[r % len(found)]) for r in range(len(whole)))]
         return Valued(part(value.spot, torch.cat(parts)[None], store), 2)
@@ -157,6 +206,8 @@ def _tensor(value: Valued | Table) -> Valued:
 def _together(a: Valued, b: Valued) -> tuple[Tensor, Tensor, int]:
     device = a.tensor.device if a.tensor.ndim else b.tensor.device
     x, y = a.tensor.to(device), b.tensor.to(device)
+    if a.lead == b.lead == 2 and x.ndim != y.ndim:  # one head's write beside a stream, which has no heads
+        x, y = (t.reshape(*t.shape[:2], *[1] * (max(x.ndim, y.ndim) - t.ndim), *t.shape[2:]) for t in (x, y))
     if x.ndim and y.ndim and a.lead == b.lead == 2 and x.shape[:2] != y.shape[:2]:
         for axis, word in ((0, "examples"), (1, "positions")):
             if x.shape[axis] != y.shape[axis] and 1 not in (x.shape[axis], y.shape[axis]):

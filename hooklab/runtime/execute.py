@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..compiler import Plan, compile_spec
-from ..compiler.schedule import schedule
+from ..compiler.packing import packed
 from ..problems import SpecError
 from ..spec import ast
 from ..spec.parser import parse
 from .gather import Gathered, gather
-from .passes import blocks_of, forward, rows_that_fit
+from .jobs import Jobs
 from .readings import read
 from .store import Block, Store, standing_at
 from .world import ModelWorld
@@ -61,21 +61,24 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
     Raises:
         SpecError: for what only shows while running, and for claims that do not hold.
     """
-    store = Store(plan, saes=dict(plan.about._saes))
-    groups = schedule(plan)
-    todo = [chunk for group in groups
-            for chunk in blocks_of(group, store, rows or rows_that_fit(model, _width(plan, group)))]
+    whole, packings, _ = packed(plan)
+    store = Store(whole, saes=dict(plan.about._saes))
+    jobs = Jobs(model, store, packings, rows)
+    todo = jobs.all()
     later = [run for run in plan.runs if run.readings or run.writing]
     total = len(todo) + len(later)
     gathered = Gathered(store)
     try:
-        for done, chunk in enumerate(todo):
+        for done, job in enumerate(todo):
             if progress is not None:
-                progress(done, total, ", ".join(dict.fromkeys(block.run.name for block in chunk)))
-            forward(model, store, chunk)
-            for block in chunk:
-                gathered.block(block)
-            gathered.release(chunk)
+                progress(done, total, job.what)
+            jobs.do(job)
+            if job.entries:
+                gathered.blocks(job.blocks)
+            else:
+                for block in job.blocks:
+                    gathered.block(block)
+            gathered.release(job.blocks)
         for done, run in enumerate(later, len(todo)):
             if progress is not None:
                 progress(done, total, run.name)
@@ -93,7 +96,3 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
             raise SpecError(error.problems, plan.text, error.offset) from error.__cause__
         raise
     return gather(model, gathered)
-
-
-def _width(plan: Plan, group: Any) -> int:
-    return max(int(plan.prompts[run.prompt].tokens.width) for run in group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot, named_apart
 from ..problems import Problem, SpecError
 from ..records import Expectation, Run, Scores, ViewRequest
 from .evaluate import columns, part
-from .measure import COMPARE, claimed, measure, warn_of_nan
+from .measure import COMPARE, claimed, measure, references, warn_of_nan
 from .passes import last_logits
 from .provenance import provenance
 from .readings import Found
-from .store import Block, Store
+from .store import Block, SomeLogits, Store
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -43,6 +44,23 @@ class Gathered:
 
     # Filling
 
+    def blocks(self, blocks: Sequence[Block]) -> None:
+        """Take what the user asked of the cells of a packed pass: their metrics, all at once."""
+        run, store = blocks[0].run, self.store
+        compared = [store.plan.run(name) for plan in run.metrics for name in references(plan.value)]
+        if any(len(other.cells) > 1 or other.samples > 1 for other in compared):
+            for block in blocks:  # each cell is compared with one of its own
+                self.block(block)
+            return
+        held = [store.logits[block.key] for block in blocks]
+        first = held[0]
+        together: Tensor | SomeLogits = (
+            SomeLogits(torch.cat([h.values for h in held if isinstance(h, SomeLogits)]), first.ids)
+            if isinstance(first, SomeLogits) else torch.cat([h for h in held if isinstance(h, Tensor)]))
+        for plan in run.metrics:
+            values = measure(store, blocks[0], plan, together).detach().double().cpu().numpy()
+            self.figures[run.name, plan.name] += list(values.reshape(len(blocks), run.samples, blocks[0].size))
+
     def block(self, block: Block) -> None:
         """Take from the store what the user asked of a cell."""
         run = block.run
@@ -52,7 +70,7 @@ class Gathered:
         if not run.writing:
             for keep in run.keeps:
                 self._keep(block, keep.cell(block.number))
-        if block.key in self.store.logits and not run.axes:
+        if block.key in self.store.logits and not run.axes and not run.hidden:
             self._top(block)
 
     def _keep(self, block: Block, keep: Keep) -> None:
@@ -82,7 +100,7 @@ class Gathered:
             self.kept[run.name, name] = values
             self.words[run.name, name] = words
 
-    def release(self, blocks: list[Block]) -> None:
+    def release(self, blocks: Iterable[Block]) -> None:
         """Let go of what no later run and no reading will ask for."""
         for block in blocks:
             if block.run.name not in self.needed and not block.run.readings:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import reprlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,14 +19,52 @@ from ..compiler.plan import Const, Figure, Fn, Given, Measure, MetricPlan, Op, S
 from ..errors import HooklabWarning
 from .evaluate import columns
 from .passes import at_columns
-from .store import Block, Store, standing_at, trouble
+from .store import Block, SomeLogits, Store, standing_at, trouble
 
 
-def measure(store: Store, block: Block, plan: MetricPlan, logits: Tensor | None = None) -> Tensor:
+def measure(store: Store, block: Block, plan: MetricPlan, logits: Tensor | SomeLogits | None = None) -> Tensor:
     """A metric on the rows of a block, [row]."""
-    logits = store.logits[block.key] if logits is None else logits
+    held = store.logits[block.key] if logits is None else logits
+    if isinstance(held, SomeLogits):
+        plan, held = replace(plan, value=_renumbered(plan.value, held.ids.tolist())), held.values
     with standing_at(plan.span, store.plan.text):
-        return _measured_rows(store, block, plan, logits)
+        return _measured_rows(store, block, plan, held)
+
+
+def references(value: Any) -> list[str]:
+    """The runs that a metric compares with."""
+    if isinstance(value, Measure):
+        return [value.ref] if value.ref else []
+    return [name for arg in getattr(value, "args", ()) for name in references(arg)]
+
+
+def wanted_tokens(plans: Iterable[MetricPlan]) -> list[int] | None:
+    """The tokens whose logits are all that metrics look at, ascending; None where they look at the whole vocabulary."""
+    found: set[int] = set()
+    stack = [plan.value for plan in plans]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Measure):
+            if value.fn not in ("logit", "logit_diff"):
+                return None
+            found.update(value.target or ())
+            found.update(value.other or ())
+        elif isinstance(value, Op):
+            stack += value.args
+        elif not isinstance(value, Const):
+            return None
+    return sorted(found)
+
+
+def _renumbered(value: Any, ids: list[int]) -> Any:
+    """A metric on the logits of some tokens only."""
+    if isinstance(value, Op):
+        return replace(value, args=tuple(_renumbered(arg, ids) for arg in value.args))
+    if not isinstance(value, Measure):
+        return value
+    target, other = (None if tokens is None else tuple(ids.index(t) for t in tokens)
+                     for tokens in (value.target, value.other))
+    return replace(value, target=target, other=other)
 
 
 def _measured_rows(store: Store, block: Block, plan: MetricPlan, logits: Tensor) -> Tensor:
@@ -59,9 +98,13 @@ _ARITHMETIC: dict[str, Any] = {"+": torch.add, "-": torch.sub, "*": torch.mul, "
 
 def _called(store: Store, block: Block, value: Given, logits: Tensor) -> Any:
     tokens = store.plan.prompts[block.run.prompt].tokens
-    out = SimpleNamespace(logits=logits, tokens=tokens, run=block.run.name)
+    function = store.plan.values[value.source]
     try:
-        return store.plan.values[value.source](out)
+        if isinstance(function, metrics.AtLast):
+            found: Any = function.of(_selected(store, block, logits, None)[:, 0])
+        else:
+            found = function(SimpleNamespace(logits=logits, tokens=tokens, run=block.run.name))
+        return found if isinstance(found, Tensor) or not hasattr(found, "__array__") else torch.as_tensor(found)
     except Exception as error:
         raise trouble(f"the metric {{{value.source}}} failed: {type(error).__name__}: {error}",
                       ) from error
@@ -98,13 +141,17 @@ def _selected(store: Store, block: Block, logits: Tensor, at: Spread | None) -> 
 
 def _kl(store: Store, block: Block, value: Measure, at: Tensor) -> Tensor:
     run = store.plan.run(str(value.ref))
-    number = block.number if len(run.cells) == len(block.run.cells) else 0
+    number = store.cell(run.name, block.run, block.number)
     key = (run.name, number)
     if key not in store.logits:
         raise trouble(f"kl({run.name}) cannot be computed: {run.name} comes later")
     other = Block(run, number, 0, int(store.plan.prompts[run.prompt].size))
-    where = value.at if run.prompt == block.run.prompt else None
-    reference = _selected(store, other, store.logits[key].to(at.device), where)
+    held = store.logits[key]
+    assert isinstance(held, Tensor)  # a run that is compared with keeps its whole vocabulary
+    reference = _selected(store, other, held.to(at.device), value.ref_at)
+    if reference.shape[1] != at.shape[1]:
+        raise trouble(f"kl({run.name}): the position is {reference.shape[1]} tokens in {run.prompt} and {at.shape[1]} in "
+                      f"{block.run.prompt}", hint="name positions of the same number, such as @last")
     rows = torch.tensor([row % len(reference) if len(reference) in (1, block.size) else row for row in range(len(at))])
     if len(reference) not in (1, block.size, len(at)):
         raise trouble(f"kl({run.name}): {run.name} has {len(reference)} examples and {block.run.name} {len(at)}")
@@ -149,7 +196,8 @@ def claimed(value: Any, figures: dict[tuple[str, str], np.ndarray]) -> Any:
         return figures[value.run, value.metric]
     args = [claimed(arg, figures) for arg in value.args]
     if isinstance(value, Fn):
-        return _OVER[value.name](args[0])
+        together = args[0] if len(args) == 1 else np.concatenate([np.ravel(arg) for arg in args])
+        return _OVER[value.name](together)
     if value.op == "neg":
         return -args[0]
     return _OF_TWO[value.op](*args)

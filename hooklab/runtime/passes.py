@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Edit, Given, Measure, Plan, RunPlan, Spot
+from ..compiler.plan import Edit, Plan, RunPlan, Spot, looks_back, sources
 from .apply import Task
 from .evaluate import columns
+from .packed.base import Base, Recorder
 from .store import Block, Store
 from .trace import run as run_model
 
@@ -39,6 +40,11 @@ def blocks_of(group: tuple[RunPlan, ...], store: Store, rows: int) -> Iterator[l
         yield chunk
 
 
+def width_of(plan: Plan, runs: tuple[RunPlan, ...]) -> int:
+    """Columns of a batch over several runs."""
+    return max(int(plan.prompts[run.prompt].tokens.width) for run in runs)
+
+
 def rows_that_fit(model: Model, width: int) -> int:
     """How many rows of `width` tokens a pass may have."""
     facts = model.facts
@@ -48,41 +54,57 @@ def rows_that_fit(model: Model, width: int) -> int:
 
 def tasks_of(store: Store, blocks: list[Block]) -> dict[tuple[str, int | None], list[Task]]:
     """The edits of a batch by site and layer, in the order of their lines; shared ones are done once."""
-    found: dict[tuple[int, Spot, str], Task] = {}
+    found: dict[tuple[int, int, Spot, Any], Task] = {}
     for block in blocks:
-        for edit in block.run.cells[block.number].edits:
-            for spot in edit.spots:
-                key = (id(edit), spot, block.run.prompt if _shared(edit) else f"{block.key}")
+        for line, edit in enumerate(block.run.cells[block.number].edits):
+            for spot in dict.fromkeys(edit.spots):
+                key = (line, id(edit), spot, _shared_by(store, edit, block))
                 if key not in found:
                     found[key] = Task(store, edit, spot)
                 found[key].blocks.append(block)
     by_place: dict[tuple[str, int | None], list[Task]] = {}
-    for task in found.values():
-        by_place.setdefault((task.spot.site, task.spot.layer), []).append(task)
+    # Line by line: an edit that all cells share acts between those that they have of their own.
+    for (_, _, spot, _), task in sorted(found.items(), key=lambda item: item[0][0]):
+        by_place.setdefault((spot.site, spot.layer), []).append(task)
     return by_place
 
 
-def _shared(edit: Edit) -> bool:
-    """Whether an edit does the same to every cell that has it."""
-    return edit.option("cell") is None and edit.verb != "resample"
+def _shared_by(store: Store, edit: Edit, block: Block) -> Any:
+    """What blocks must have in common for an edit to do the same to all of them."""
+    own = edit.verb == "resample" or any(len(store.plan.run(name).cells) > 1 for name in sources(edit))
+    return block.key if own else (block.run.prompt, block.run.samples)
 
 
-def forward(model: Model, store: Store, blocks: list[Block]) -> None:
-    """One pass: edits applied, captures and logits put into the store."""
+def forward(model: Model, store: Store, blocks: list[Block], record: Mapping[str, set[tuple[str, int]]] | None = None
+            ) -> dict[str, Base]:
+    """One pass: edits applied, captures and logits put into the store.
+
+    `record` names runs, and the sites at which other passes will continue them; what they left is returned.
+    """
+    record = {block.run.name: record[block.run.name] for block in blocks if record and block.run.name in record}
+    recorder = Recorder(model)
     places = tasks_of(store, blocks)
     captured: dict[tuple[str, int | None], list[Block]] = {}
     for block in blocks:
         for spot in block.run.captures:
             captured.setdefault((spot.site, spot.layer), []).append(block)
-        if block.run.metrics or _reads_logits(store, block.run):
+        if block.run.metrics or block.run.name in record or _reads_logits(store, block.run):
             captured.setdefault(("logits", None), []).append(block)
     callbacks: dict[str, list[Any]] = {}
     for place in dict.fromkeys((*places, *captured)):
         port = model.layout.port(*place)
         callbacks[port.location] = [_callback(store, place, places.get(place, []), captured.get(place, []))]
+    for location, note in recorder.callbacks(set().union(*record.values())).items():
+        callbacks.setdefault(location, []).insert(0, note)
     prompts = [store.plan.prompts[block.run.prompt] for block in blocks for _ in range(block.run.samples)]
     options: dict[str, Any] = {"logits_to_keep": 1} if last_only(store.plan) and unembeds_less(model) else {}
-    run_model(model, "__call__", callbacks, *prompts, **options)
+    if not record:
+        run_model(model, "__call__", callbacks, *prompts, **options)
+        return {}
+    with recorder.shapes():
+        run_model(model, "__call__", callbacks, *prompts, watcher=recorder.watch, **options)
+    return {block.run.name: recorder.base(block.rows, store.plan.prompts[block.run.prompt].tokens, last_logits(store, block))
+            for block in blocks if block.run.name in record}
 
 
 @lru_cache(maxsize=64)
@@ -100,17 +122,9 @@ def last_only(plan: Plan) -> bool:
     for run in plan.runs:
         spots = {spot for keep in run.keeps for spot in keep.spots} | run.captures | {
             spot for cell in run.cells for edit in cell.edits for spot in edit.spots}
-        if any(spot.site == "logits" for spot in spots) or any(_looks_back(m.value) for m in run.metrics):
+        if any(spot.site == "logits" for spot in spots) or any(looks_back(m.value, plan.values) for m in run.metrics):
             return False
     return True
-
-
-def _looks_back(value: Any) -> bool:
-    if isinstance(value, Given):
-        return True
-    if isinstance(value, Measure):
-        return value.fn == "loss" or value.at is not None
-    return any(_looks_back(arg) for arg in getattr(value, "args", ()))
 
 
 def _reads_logits(store: Store, run: RunPlan) -> bool:
@@ -141,6 +155,7 @@ def last_logits(store: Store, block: Block) -> Tensor:
     """Logits at the last position of every row, [row d_vocab]."""
     tokens = store.plan.prompts[block.run.prompt].tokens
     logits = store.logits[block.key]
+    assert isinstance(logits, Tensor)
     cols = [[columns(tokens, None, r % block.size)[-1]] for r in range(len(logits))]
     return at_columns(logits, cols, tokens.width)[:, 0]
 

@@ -75,13 +75,16 @@ def position_columns(store: Store, block: Block, at: Any) -> Tensor:
 def lens(model: Model, store: Store, block: Block, reading: Reading) -> list[Found]:
     """The stream through the final norm and the unembedding (nostalgebraist 2020): likeliest tokens of each place.
 
-    Probabilities are averaged over examples before the likeliest tokens are taken.
+    Probabilities are averaged over examples, and over positions that are read together, before the likeliest tokens are
+    taken.
     """
     top = int(reading.option("top", 1))
     rows, answers, ids = [], [], []
     for spot, whole in captured(model, store, block, reading.spots).items():
         logits = unembedded(model, _positions(store, block, reading, whole))
         probs = logits.float().softmax(-1).mean(0)
+        if not reading.each:
+            probs = probs.mean(0, keepdim=True)
         values, chosen = probs.topk(min(top, probs.shape[-1]), dim=-1)
         rows.append(values.double().cpu().numpy())
         ids.append(chosen.cpu().numpy())

@@ -26,9 +26,9 @@ from ..compiler.plan import Edit, RunPlan, Spot, acts
 from ..compiler.schedule import schedule
 from ..errors import ModelError, TraceError
 from ..problems import Problem, SpecError
-from .execute import Progress, _width
+from .execute import Progress
 from .gather import Gathered, gather
-from .passes import blocks_of, last_only, rows_that_fit, unembeds_less
+from .passes import blocks_of, last_only, rows_that_fit, unembeds_less, width_of
 from .readings import read
 from .steps import Place, Step, keepers, lower, serve
 from .store import Block, Store
@@ -72,7 +72,7 @@ def execute_remote(model: Model, plan: Plan, remote: bool | str, *, rows: int | 
     plan = replace(plan, runs=tuple(_with_reads(run) for run in plan.runs))
     store = Store(plan, saes=dict(plan.about._saes))
     todo = [chunk for group in schedule(plan)
-            for chunk in blocks_of(group, store, rows or rows_that_fit(model, _width(plan, group)))]
+            for chunk in blocks_of(group, store, rows or rows_that_fit(model, width_of(plan, group)))]
     gathered = Gathered(store)
     try:
         with opened(model, remote) as (handle, layout):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import edits
-from ..compiler.plan import Spot
+from ..compiler.plan import Spot, at_spot
 from ..edits import OPS, clamp
 from ..model.linear import bias, matrix
 from ..model.ports import GRIPS, Port, first_input, head_results, norm_scale, result_correction, scale_correction
@@ -229,8 +229,7 @@ def _change(task: Task, x: Tensor, rows: Tensor, count: int) -> tuple[str, list[
         return "clamp", [edit.option("min"), edit.option("max")]
     if edit.verb in ("patch", "mean", "resample"):
         return "set", [task._source(x, rows, count, 0)]
-    first = task.blocks[0]
-    value = evaluate(task.store, edit.value, first.number, len(first.run.cells))
+    value = evaluate(task.store, at_spot(edit.value, task.spot), task.blocks[0].run, task.blocks[0].number)
     if isinstance(value, Table):
         raise trouble("a table of tensors can only be patched from", edit.span, text=task.store.plan.text)
     laid = task._laid(value, x, rows, count)

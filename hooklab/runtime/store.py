@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compiler.plan import Plan, RunPlan, Spot
+from ..compiler.plan import Plan, RunPlan, Spot, answering
 from ..problems import Problem, SpecError
 
 
@@ -39,13 +39,26 @@ class Block:
         return self.run.name, self.number
 
 
+@dataclass(frozen=True)
+class SomeLogits:
+    """Logits of the last position, of some tokens only.
+
+    Attributes:
+        values: [row pos token], with one position.
+        ids: The tokens, ascending, [token].
+    """
+
+    values: Tensor
+    ids: Tensor
+
+
 @dataclass
 class Store:
     """Activations by (run, cell) and (site, layer); everything of one prompt has the same columns."""
 
     plan: Plan
     acts: dict[tuple[str, int], dict[tuple[str, int | None], Tensor]] = field(default_factory=dict)
-    logits: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    logits: dict[tuple[str, int], Tensor | SomeLogits] = field(default_factory=dict)
     saes: dict[str, Any] = field(default_factory=dict)
     given: dict[Any, Any] = field(default_factory=dict)
 
@@ -53,14 +66,17 @@ class Store:
         """Store a whole site of a block."""
         self.acts.setdefault(block.key, {})[spot] = value
 
-    def act(self, run: str, spot: Spot, number: int, cells: int) -> Tensor:
-        """A whole site of an earlier run, at the cell that answers to cell `number` of `cells`."""
-        source = self.plan.run(run)
-        cell = 0 if len(source.cells) == 1 else number
-        if len(source.cells) not in (1, cells):
-            raise trouble(f"{run} is swept over {len(source.cells)} points, and what takes from it over {cells}",
+    def cell(self, run: str, user: RunPlan, number: int) -> int:
+        """The cell of an earlier run that answers to cell `number` of a run that takes from it."""
+        found = answering(self.plan.run(run), user, number)
+        if found is None:
+            raise trouble(f"{run} is swept over axes that {user.name} lacks",
                           hint="sweep both over the same axes, or take from a run that is not swept")
-        return self.acts[run, cell][spot.site, spot.layer]
+        return found
+
+    def act(self, run: str, spot: Spot, user: RunPlan, number: int) -> Tensor:
+        """A whole site of an earlier run, at the cell that answers to cell `number` of the run that takes from it."""
+        return self.acts[run, self.cell(run, user, number)][spot.site, spot.layer]
 
     def release(self, names: set[str]) -> None:
         """Forget the activations of runs that nobody asks any more."""

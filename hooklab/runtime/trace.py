@@ -82,19 +82,33 @@ def capture(model: Model, prompt: Any, sites: str | Iterable[str], *, edits: Map
     return Activations(values, prompt_.tokens, output, grads)
 
 
-def run(model: Model, fn: str, callbacks: Mapping[str, list[Any]], *prompts: Any, grad: bool | str = False,
-        **kwargs: Any) -> Any:
-    """Run the model with callbacks by location; returns what it returned, or None after an early stop."""
+def run(model: Model, fn: str | Callable[[], Any], callbacks: Mapping[str, list[Any]], *prompts: Any,
+        grad: bool | str = False, watcher: Callable[..., None] | None = None,
+        attends: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+    """Run the model with callbacks by location; returns what it returned, or None after an early stop.
+
+    Args:
+        model: An opened model.
+        fn: A method of the model, or a function that calls the model's modules itself.
+        callbacks: Location -> functions that see, and may change, its value.
+        prompts: What the method runs on.
+        grad: Keep the graph.
+        watcher: Sees (attention module, keys, values, mask) of every attention of the registry.
+        attends: Computes attention in its stead, from (attention module, queries, keys, values).
+        kwargs: Options of the method.
+    """
     interleaver = model.interleaver
     model._ready_to_run()
     with interleaver.lock:
         interleaver.callbacks = dict(callbacks)
         interleaver.grad = grad
+        interleaver.watcher, interleaver.attends = watcher, attends
         try:
             return model._root.interleave(fn, *prompts, **kwargs)
         finally:
             interleaver.callbacks = {}
             interleaver.grad = False
+            interleaver.watcher = interleaver.attends = None
 
 
 def plain(model: Model, fn: str, *prompts: Any, **kwargs: Any) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PromptError
+from torch import nn
+
+from ..errors import HooklabWarning, PromptError
 from ..model.inputs import Prompt
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ class ModelWorld:
     def __init__(self, model: Model, saes: dict[str, Any] | None = None) -> None:
         self.model = model
         self.facts = model.facts
+        _warn_of_dropout(model)
         self._saes = saes or {}
 
     def missing(self, site: str) -> str | None:
@@ -67,6 +71,26 @@ class ModelWorld:
         extra = len(full) - len(plain)
         return tuple(int(i) for i in full[:extra]) if extra > 0 and full[extra:] == plain else ()
 
+    def unpackable(self) -> str | None:
+        """Why passes of this model cannot be continued block by block; None when they can."""
+        family = self.model.layout.family
+        if not self.facts.causal:
+            return "its tokens see what comes after them"
+        if family.attention == "inline":
+            return f"{family.name} computes attention inside its own module"
+        if family.residual == "post":
+            return f"{family.name} has its norms after each addition"
+        if not self.model.layout.has_head:
+            return "it was loaded without a language-model head"
+        return "it is in training mode" if self.model.hf.training else None
+
     def sae_size(self, name: str) -> int:
         """How many features a dictionary has."""
         return int(self._saes[name].n_features)
+
+
+def _warn_of_dropout(model: Model) -> None:
+    """Numbers of a model that drops out units are those of one draw, and no two passes agree."""
+    if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.hf.modules()):
+        warnings.warn("This model is in training mode: dropout changes the numbers of every pass. Call model.hf.eval() "
+                      "first.", HooklabWarning, stacklevel=2)

@@ -21,19 +21,14 @@ Show(view='grid', count=None, sites=(), opts=())
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import PositionError
-from ..positions import positions
-from ..problems import Problem, SpecError
+from ..problems import SpecError
 from . import ast, printer
 from .parser import parse, read
-from .scan import scan
-from .verbs import VERBS, WORD, Option
-
-REMEDY = 'put it in a variable and name that between braces: py("name")'
+from .verbs import VERBS
+from .wording import amount, fail, listed, number, option, places, position, quoted, ranged, whole
 
 
 def spec() -> Builder:
@@ -60,17 +55,17 @@ def expr(source: str) -> Any:
     >>> expr("repeat_random(20)")
     Call(name='repeat_random', args=(Num(value=20),), named=(), at=None)
     """
-    _whole("expr", source)
+    whole("expr", source)
     line = printer.fill("patch", {"target": "embed", "source": source}, {})
     found, problems = read(line)
     if problems or len(found) != 1 or not isinstance(found[0], ast.Patch) or found[0].opts:
-        _fail("expr", problems[0].message if problems else f"{source!r} is no value")
+        fail("expr", problems[0].message if problems else f"{source!r} is no value")
     return found[0].source
 
 
 def each(values: list[Any] | ast.Py) -> ast.EachValue:
     """One value at a time, an axis of the result: `scale("L9H6", by=each([0, 0.5, 1]))`."""
-    return ast.EachValue(values if isinstance(values, ast.Py) else _list("each", values))
+    return ast.EachValue(values if isinstance(values, ast.Py) else listed("each", values))
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,47 +96,47 @@ class Builder:
 
     def hookspec(self, version: int = ast.VERSION) -> Builder:
         """Say which version of the language this is."""
-        return self._line("hookspec", {"version": _number("hookspec", version)})
+        return self._line("hookspec", {"version": number("hookspec", version)})
 
     def model(self, name: str, **opts: Any) -> Builder:
         """Name the model that the spec is for."""
-        return self._line("model", {"name": _value("model", name)}, opts)
+        return self._line("model", {"name": quoted("model", name)}, opts)
 
     def prompt(self, value: Any = None, /, **given: Any) -> Builder:
         """Declare an input: `prompt("x", name="a", image=py("img"))`, or several by name: `prompt(a="x", b="y")`."""
-        return self._named("prompt", value, given, _value)
+        return self._named("prompt", value, given, quoted)
 
     def mark(self, name: str, pos: Any, prompt: str | None = None) -> Builder:
         """Name positions, in every prompt or in one: `mark("subject", '"The Space Needle"')`."""
-        return self._line("mark", {"name": name, "pos": _position("mark", pos), "prompt": prompt})
+        return self._line("mark", {"name": name, "pos": position("mark", pos), "prompt": prompt})
 
     def answer(self, value: Any, vs: Any = None) -> Builder:
         """Say which next token is right, and which wrong."""
-        return self._line("answer", {"value": _value("answer", value), "against": _value("answer", vs)})
+        return self._line("answer", {"value": quoted("answer", value), "against": quoted("answer", vs)})
 
     def sae(self, name: str, source: Any, at: str) -> Builder:
         """Attach a dictionary of features to a site: `sae("enc", py("my_sae"), at="L8.resid_pre")`."""
-        return self._line("sae", {"name": name, "source": _value("sae", source), "site": at})
+        return self._line("sae", {"name": name, "source": quoted("sae", source), "site": at})
 
     def let(self, name: str, value: Any) -> Builder:
         """Name a value."""
-        return self._line("let", {"name": name, "value": _amount("let", value)})
+        return self._line("let", {"name": name, "value": amount("let", value)})
 
     def group(self, name: str, sites: Any) -> Builder:
         """Name places."""
-        return self._line("group", {"name": name, "target": _sites("group", sites)})
+        return self._line("group", {"name": name, "target": places("group", sites)})
 
     def sweep(self, name: str, values: Any) -> Builder:
         """A variable with several values: a list, `range(0, 12)`, `"0:12"` or Python."""
-        return self._line("sweep", {"name": name, "values": _range("sweep", values)})
+        return self._line("sweep", {"name": name, "values": ranged("sweep", values)})
 
     def seed(self, value: int) -> Builder:
         """Set the seed that all randomness derives from."""
-        return self._line("seed", {"value": _number("seed", value)})
+        return self._line("seed", {"value": number("seed", value)})
 
     def metric(self, value: Any = None, /, **given: Any) -> Builder:
         """Measure every run: `metric("logit_diff")`, or by name: `metric(ld="logit(' b') - logit(' c')")`."""
-        return self._named("metric", value, given, _amount)
+        return self._named("metric", value, given, amount)
 
     def expect(self, claim: str) -> Builder:
         """Check a claim about the results: `expect("hooked.logit_diff < baseline.logit_diff")`."""
@@ -159,11 +154,11 @@ class Builder:
 
     def ablate(self, sites: Any, method: str | None = None, over: Any = None, **opts: Any) -> Builder:
         """Replace by `zero`, a `mean`, or an example drawn (`resample`) from a prompt's."""
-        return self._verb("ablate", sites, {"method": method, "over": _amount("ablate", over)}, opts)
+        return self._verb("ablate", sites, {"method": method, "over": amount("ablate", over)}, opts)
 
     def patch(self, sites: Any, source: Any, **opts: Any) -> Builder:
         """Replace by another run's value, another place's, or a given one."""
-        return self._verb("patch", sites, {"source": _amount("patch", source)}, opts)
+        return self._verb("patch", sites, {"source": amount("patch", source)}, opts)
 
     def freeze(self, sites: Any, to: str | None = None, **opts: Any) -> Builder:
         """Hold at the value of the untouched run, or of another."""
@@ -171,15 +166,15 @@ class Builder:
 
     def steer(self, sites: Any, by: Any, **opts: Any) -> Builder:
         """Add a value."""
-        return self._verb("steer", sites, {"amount": _amount("steer", by)}, opts)
+        return self._verb("steer", sites, {"amount": amount("steer", by)}, opts)
 
     def scale(self, sites: Any, by: Any, **opts: Any) -> Builder:
         """Multiply by a value."""
-        return self._verb("scale", sites, {"amount": _amount("scale", by)}, opts)
+        return self._verb("scale", sites, {"amount": amount("scale", by)}, opts)
 
     def set(self, sites: Any, to: Any, **opts: Any) -> Builder:
         """Replace by a value."""
-        return self._verb("set", sites, {"amount": _amount("set", to)}, opts)
+        return self._verb("set", sites, {"amount": amount("set", to)}, opts)
 
     def clamp(self, sites: Any, **opts: Any) -> Builder:
         """Keep between two bounds: `clamp("L8N[12,13]", min=0, max=5)`."""
@@ -187,11 +182,11 @@ class Builder:
 
     def project_out(self, sites: Any, along: Any, **opts: Any) -> Builder:
         """Remove the component along a direction."""
-        return self._verb("project_out", sites, {"along": _amount("project_out", along)}, opts)
+        return self._verb("project_out", sites, {"along": amount("project_out", along)}, opts)
 
     def noise(self, sites: Any, by: Any = None, **opts: Any) -> Builder:
         """Add Gaussian noise of a standard deviation."""
-        return self._verb("noise", sites, {"amount": _amount("noise", by)}, opts)
+        return self._verb("noise", sites, {"amount": amount("noise", by)}, opts)
 
     def cut(self, sites: Any, **opts: Any) -> Builder:
         """Remove attention edges: `cut("L5:9 @subject -> @last", renorm=False)`."""
@@ -204,7 +199,7 @@ class Builder:
 
     def score(self, sites: Any, method: Any, **opts: Any) -> Builder:
         """Rate attention heads by where they look."""
-        return self._verb("score", sites, {"method": _amount("score", method)}, opts)
+        return self._verb("score", sites, {"method": amount("score", method)}, opts)
 
     def lens(self, sites: Any = None, **opts: Any) -> Builder:
         """Read the stream through the unembedding."""
@@ -212,18 +207,18 @@ class Builder:
 
     def generate(self, count: int, **opts: Any) -> Builder:
         """Write on, token by token."""
-        return self._line("generate", {"count": _number("generate", count)}, opts)
+        return self._line("generate", {"count": number("generate", count)}, opts)
 
     def show(self, view: str, *what: Any, **opts: Any) -> Builder:
         """Draw a view: `show("top", 5)`, `show("attention", "L5H1", "L5H2")`."""
         count = " ".join(str(item) for item in what if type(item) is int)
-        sites = " ".join(str(_sites("show", item)) for item in what if type(item) is not int)
+        sites = " ".join(str(places("show", item)) for item in what if type(item) is not int)
         return self._line("show", {"view": view, "count": count or None, "sites": sites or None}, opts)
 
     def run(self, on: str, body: Builder, name: str | None = None) -> Builder:
         """Run the lines of another builder on a prompt, or on top of another run."""
         if not isinstance(body, Builder) or not body.statements:
-            _fail("run", "the lines of a run are a builder: run(\"corrupt\", spec().zero(\"L9H9\"))")
+            fail("run", "the lines of a run are a builder: run(\"corrupt\", spec().zero(\"L9H9\"))")
         lines = "".join(f"\n{printer.INDENT}{printer.line(statement)}" for statement in body.statements)
         return self._line("run", {"name": name, "on": on, "body": lines})
 
@@ -236,104 +231,23 @@ class Builder:
         made = self
         for name, item in given.items():
             made = made._line(verb, {"name": name, "value": convert(verb, item)})
-        return made if given else _fail(verb, "there is nothing to declare")
+        return made if given else fail(verb, "there is nothing to declare")
 
     def _verb(self, verb: str, sites: Any, pieces: dict[str, str | None], opts: dict[str, Any]) -> Builder:
-        return self._line(verb, {"target": _sites(verb, sites), **pieces}, opts)
+        return self._line(verb, {"target": places(verb, sites), **pieces}, opts)
 
     def _line(self, verb: str, pieces: dict[str, Any], opts: dict[str, Any] | None = None) -> Builder:
         """The builder with one more line, read from its text."""
         given = {name: piece for name, piece in pieces.items() if piece is not None}
         for name, piece in given.items():
-            _whole(verb, piece, name)
+            whole(verb, piece, name)
         known = {option.name: option for option in VERBS[verb].options}
-        written = {name: _option(verb, value, known.get(name)) for name, value in (opts or {}).items() if value is not None}
+        written = {name: option(verb, value, known.get(name)) for name, value in (opts or {}).items() if value is not None}
         line = printer.fill(verb, given, written)
         found, problems = read(line)
         if problems:
             first = problems[0]
             raise SpecError([replace(first, message=f"{verb}(): {first.message}")], line)
         if len(found) != 1 or found[0].verb != verb or written.keys() - {opt.name for opt in getattr(found[0], "opts", ())}:
-            _fail(verb, f"its pieces do not make one line: {line!r}")
+            fail(verb, f"its pieces do not make one line: {line!r}")
         return Builder((*self.statements, found[0]))
-
-
-# Python values as text of the language ------------------------------------------------------------------------------
-
-
-def _fail(verb: str, message: str, hint: str = "") -> NoReturn:
-    raise SpecError([Problem("value", f"{verb}(): {message}", hint=hint)])
-
-
-def _whole(verb: str, piece: Any, name: str = "value") -> None:
-    """Refuse a piece that would swallow what comes after it: a comment, or a brace that does not close."""
-    if not isinstance(piece, str) or not piece.strip():
-        _fail(verb, f"{name} is {'empty' if isinstance(piece, str) else f'text, not {type(piece).__name__}'}")
-    found = scan(piece)
-    if found.problems:
-        _fail(verb, f"{name}: {found.problems[0].message}", found.problems[0].hint)
-    if len(found.text.rstrip()) < len(piece.rstrip()):
-        _fail(verb, f"{name}: a comment cannot stand here")
-
-
-def _plain(verb: str, value: Any) -> ast.Expr:
-    """The node of a plain Python value; text is quoted."""
-    if isinstance(value, ast.Node):
-        return value  # type: ignore[return-value]
-    if isinstance(value, bool):
-        return ast.Word(str(value).lower())
-    if isinstance(value, str):
-        return ast.Str(value)
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return ast.Num(int(value) if isinstance(value, int) else float(value))
-    if isinstance(value, (list, tuple)):
-        return _list(verb, value)
-    _fail(verb, f"{value if isinstance(value, float) else type(value).__name__} cannot be written in a spec", REMEDY)
-
-
-def _list(verb: str, values: Any) -> ast.List:
-    return ast.List(tuple(_plain(verb, value) for value in values))
-
-
-def _number(verb: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
-        _fail(verb, f"a whole number belongs here, not {value!r}")
-    return str(int(value))
-
-
-def _value(verb: str, value: Any) -> str | None:
-    """A value, text being quoted; None is left out."""
-    return None if value is None else printer.text(_plain(verb, value))
-
-
-def _amount(verb: str, value: Any) -> str | None:
-    """A value, text being an expression of the language."""
-    return value if isinstance(value, str) else _value(verb, value)
-
-
-def _range(verb: str, values: Any) -> str | None:
-    if isinstance(values, range):
-        return f"{values.start}:{values.stop}" + ("" if values.step == 1 else f":{values.step}")
-    return _amount(verb, values)
-
-
-def _position(verb: str, pos: Any) -> str:
-    try:
-        return pos if isinstance(pos, str) else printer.position(positions(pos), after_at=False)
-    except PositionError as error:
-        _fail(verb, str(error))
-
-
-def _sites(verb: str, sites: Any) -> str | None:
-    if isinstance(sites, (list, tuple)):
-        return ", ".join(str(_sites(verb, item)) for item in sites)
-    if sites is None or isinstance(sites, (str, ast.Node)):
-        return _amount(verb, sites)
-    _fail(verb, f'places are text such as "L9H6 @last", not {type(sites).__name__}', REMEDY)
-
-
-def _option(verb: str, value: Any, option: Option | None) -> str:
-    """The value of an option; text is a word where the option takes words."""
-    if isinstance(value, str) and option is not None and (option.kind == WORD or value in option.words):
-        return value if value.isidentifier() else printer.quote(value)
-    return printer.text(_plain(verb, value))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
@@ -53,14 +53,15 @@ def from_json(data: Any) -> ast.Spec:
     """
     try:
         body = _read_top(_loaded(data) if isinstance(data, str) else data)
-        _check_written(body)
-        spec = ast.Spec(body)
-        problems = check(spec)
+        written = _as_written(body)
+        problems = check(written)
     except RecursionError:
-        raise SpecError([Problem("value", "this spec is nested too deeply")]) from None
+        raise SpecError([Problem("value", "body: this spec is nested too deeply", hint="name its parts with let lines")]
+                        ) from None
     if problems:
-        raise SpecError([problem for problem in problems if problem.kind == "version"] or problems)
-    return spec
+        newer = [problem for problem in problems if problem.kind == "version"]
+        raise SpecError(_with_paths(newer or problems, written))
+    return ast.Spec(body)
 
 
 # Writing -----------------------------------------------------------------------------------------------------------
@@ -248,13 +249,30 @@ _READERS: dict[type, Callable[[Any, Any, str], Any]] = {
 # The language has the last word -------------------------------------------------------------------------------------
 
 
-def _check_written(body: tuple[ast.Statement, ...]) -> None:
-    """Refuse what has no text: a name that reads as a layer, a list within arithmetic, Python that is none."""
-    statements, problems = read("\n".join(map(printer.line, body)))
+def _as_written(body: tuple[ast.Statement, ...]) -> ast.Spec:
+    """The same spec read from its text. Refuses what has none: a name that reads as a layer, a list within arithmetic,
+    Python that is none."""
+    text = "\n".join(map(printer.line, body))
+    statements, problems = read(text)
     if problems or statements != body:
         for i, statement in enumerate(body):
             _check_line(statement, f"body[{i}]")
         _fail("body", problems[0].message if problems else "its lines cannot stand together in one text")
+    return ast.Spec(statements, text)
+
+
+def _with_paths(problems: list[Problem], spec: ast.Spec) -> list[Problem]:
+    """Problems of a spec's text, with the path of their statement in place of a line."""
+    starts = [(statement.span.line, path) for path, statement in _paths(spec.body, "body") if statement.span is not None]
+    paths = {problem: next((path for line, path in reversed(starts) if line <= problem.line), "body")
+             for problem in problems}
+    return [replace(problem, message=f"{paths[problem]}: {problem.message}", line=0, column=0) for problem in problems]
+
+
+def _paths(body: tuple[ast.Statement, ...], path: str) -> Iterator[tuple[str, ast.Statement]]:
+    for i, statement in enumerate(body):
+        yield f"{path}[{i}]", statement
+        yield from _paths(getattr(statement, "body", ()), f"{path}[{i}].body")
 
 
 def _check_line(statement: ast.Statement, path: str) -> None:

@@ -244,6 +244,11 @@ SHARING = Section(
         "says which version of the language it is written in, `model` which model it is for, `seed` where random "
         "numbers come from; a line's draws do not change when other lines are added. `expect` lines make a spec "
         "check itself.",
+        "`spec.freeze(values)` gives a spec the values of its Python, by the source between the braces. Numbers, "
+        "texts, lists of them and positions become part of the text; arrays and the rest are kept beside it. "
+        "`frozen.save(path)` writes both into one .npz with its sha256, `hooklab.spec.freeze.Frozen.load` reads it "
+        "and refuses one that was changed, and `model.run(frozen.spec, values=frozen.values)` runs it without the "
+        "notebook.",
     ),
     rows=(
         ("%hook save x.hook", "write the last cell's text to a file"),

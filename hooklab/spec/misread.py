@@ -87,8 +87,9 @@ def _no_verb(m: Misreading) -> Problem | None:
                          "Python goes between braces, as a value; for several values write sweep c in [0, 2, 4]", m.first,
                          len(word))
     if SITE.match(word):
-        return m.problem("a line starts with a verb, and then comes the place", f"write zero {short(m.source[m.first:])}",
-                         m.first, len(word))
+        place, _, last = m.source[m.first:].strip().split("\n")[0].rpartition(" ")
+        line = f"{last} {short(place)}" if last in VERBS else f"zero {short(m.source[m.first:])}"
+        return m.problem("a line starts with a verb, and then comes the place", f"write {line}", m.first, len(word))
     return m.problem(f'no verb "{short(word)}"', _meant(word, m)
                      or "lines start with prompt, save, zero, patch, steer, metric, show …; "
                      "%hook help lists all", m.first, len(word), "name")
@@ -100,13 +101,21 @@ def _meant(word: str, m: Misreading) -> str:
     if lower in VERBS:
         return f"verbs are written in small letters: {lower}"
     if lower in SYNONYMS:
-        return f"write {SYNONYMS[lower]}: {VERBS[SYNONYMS[lower]].example}"
+        return _instead(SYNONYMS[lower], m) or f"write {SYNONYMS[lower]}: {VERBS[SYNONYMS[lower]].example}"
     for verb in sorted(VERBS, key=len, reverse=True):
         rest = word[len(verb):].lstrip("_")
         if word.startswith(verb) and (SITE.match(rest) or (not rest and m.source[m.first + len(word):][:1] in "[*")):
             return f"write a space after the verb: {verb} {rest}{short(m.source[m.first + len(word):])}"
     close = nearest_verb(lower[:40], synonyms=True)
-    return f"did you mean {close}? {VERBS[close].example}" if close else ""
+    return f"did you mean {close}? {_instead(close, m) or VERBS[close].example}" if close else ""
+
+
+def _instead(verb: str, m: Misreading) -> str:
+    """The line with another verb, where that can be read."""
+    from .parser import read
+
+    line = m.replaced(m.first, m.first + len(m.word), verb)
+    return f"write {line}" if "…" not in line and not m.body[:m.first].strip() and not read(line)[1] else ""
 
 
 def _no_word(m: Misreading) -> Problem | None:

@@ -111,6 +111,7 @@ class Misreading:
     def problem(self, message: str, hint: str, at: int | None = None, width: int = 1, kind: str = "syntax") -> Problem:
         """A problem at an offset of the line; where the error is unless said."""
         at = self.at if at is None else at
+        width = min(width, len(self.source[at:].split("\n")[0]))
         line, column = self.lines.at(at + self.left_out if at >= self.kept else at)
         return Problem(kind, message, line, column, max(1, width), hint)
 

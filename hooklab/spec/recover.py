@@ -70,9 +70,10 @@ class _Reader:
 
     def stray(self, first: Line, more: list[Line]) -> None:
         """Lines that are indented without a block above them; they are read, but not held to their meaning."""
-        every = all(line.indent for line in self.lines[1:])
-        self.report(first, "this line is indented, and no block is open", "take the indent of every line away, as "
-                    "textwrap.dedent does" if every else "only lines below `run … on PROMPT:` are indented")
+        every = len(self.lines) > 2 and all(line.indent for line in self.lines[1:])
+        self.report(first, "this line is indented, and no block is open",
+                    "take the indent of every line away, as textwrap.dedent does" if every else
+                    "take its indent away; only lines below `run … on PROMPT:` have one")
         self.orphans([first, *more])
 
     def orphans(self, lines: list[Line]) -> None:
@@ -92,7 +93,7 @@ class _Reader:
             if line.text.split(None, 1)[0] == "run":
                 self.doubt(line)
                 self.report(line, "a run cannot stand inside another: blocks do not nest",
-                            "to add to a run, write a second one: run more on patched:", line.indent + 1, 3)
+                            _unnested(run, line is body[0]), len(line.text) - len(line.text.lstrip()) + 1, 3)
             elif (statement := self.line(line)) is not None:
                 inner.append(statement)
         self.found.append(replace(run, body=tuple(inner)))
@@ -161,6 +162,13 @@ def _heads(line: Line) -> bool:
     first = re.match(r"\w*", line.text.lstrip())
     word = first[0] if first else ""
     return word == "run" or line.text.endswith(":") or (len(word) <= 5 and nearest_verb(word) == "run")
+
+
+def _unnested(run: ast.Run, first: bool) -> str:
+    """The remedy for a run inside another, whose first line it may be."""
+    if first:
+        return "leave one of the two run lines out"
+    return f"take its indent away, and write it on {run.name} to build on that" if run.name else "take its indent away"
 
 
 def _moved(node: Any, lines: int) -> Any:

@@ -117,7 +117,7 @@ def _columns(rows: Iterable[tuple[str, str]]) -> str:
 def markdown() -> str:
     """The whole reference as Markdown."""
     parts = ["# The hook language",
-             "This page is made from the tables of `hooklab.spec`; `python -m hooklab.spec.reference` writes it.", IDEA,
+             "This page is made from the tables of `hooklab.spec`; `python -m hooklab.spec.reference` prints it.", IDEA,
              "```\n" + SECTIONS["runs"].examples[0] + "\n```"]
     for kind, title in KINDS.items():
         parts.append(f"## {title}")
@@ -154,6 +154,4 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-
-    Path(__file__).parents[2].joinpath("docs", "language.md").write_text(markdown(), encoding="utf-8")
+    print(markdown(), end="")

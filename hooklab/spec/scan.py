@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -20,9 +21,15 @@ FILL = "\x01"
 MAX_HOLE = 20_000
 MAX_LATER_HOLE = 1_000  # once a brace was left open, others are looked for close by only
 MAX_OPEN = 8
+MAX_STRANGE = 20
 QUOTED = r'''"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*\''''
 # A quote that does not close takes the rest of its line: nothing after it can be told from text.
 _OUTSIDE = re.compile(rf"""[^"'#{{\n]+|\n|{QUOTED}|["'#][^\n]*|\{{""")
+# What looks like a blank, or like nothing at all, and is neither to the grammar: no-break spaces, form feeds, marks of
+# writing direction, a carriage return that ends no line.
+_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xa0\xad\u1680\u180e\u2000-\u200f"
+                      "\u2028-\u202f\u205f-\u206f\u3000\ufeff]|\r")
+BYTE_ORDER = "\ufeff"  # what some editors write at the start of a file
 STARTS_LINE = re.compile(rf"[ \t]*(?:{'|'.join(VERBS)})(?![\w.(])(?![ \t]*[=,)\]+*/&|-])")
 
 
@@ -89,12 +96,32 @@ class _Scanner:
             if piece.startswith("#"):
                 self.parts.append(" " * len(piece))
             else:
-                quoted = len(piece) > 1 and piece[0] == piece[-1] and piece[0] in "\"'"
-                self.found.size += 2 if quoted else len(piece) - piece.count(" ") - piece.count("\n")
-                self.parts.append(piece.replace(FILL, "\ufffd"))
+                self.parts.append(self.outside(piece, at))
             at += len(piece)
         self.found.text = "".join(self.parts)
         return self.found
+
+    def outside(self, piece: str, at: int) -> str:
+        """What the grammar reads for text outside of comments and holes."""
+        if len(piece) > 1 and piece[0] == piece[-1] and piece[0] in "\"'":
+            self.found.size += 2
+            return piece.replace(FILL, "\ufffd")
+        self.found.size += len(piece) - piece.count(" ") - piece.count("\n")
+        if piece[0] in "\"'":  # a quote that does not close
+            return piece.replace(FILL, "\ufffd")
+        for strange in _STRANGE.finditer(piece):
+            self.strange(strange[0], at + strange.start())
+        return _STRANGE.sub(" ", piece)
+
+    def strange(self, character: str, at: int) -> None:
+        """Note a character that cannot be seen, unless it is one that editors write at their own place."""
+        if (at == 0 and character == BYTE_ORDER) or (character == "\r" and self.text[at + 1:at + 2] in ("", "\n")):
+            return
+        if len(self.found.problems) < MAX_STRANGE:
+            blank = unicodedata.category(character) == "Zs"
+            name = "a lone carriage return" if character == "\r" else unicodedata.name(character, "a control character")
+            self.report(at, f"U+{ord(character):04X} stands here: {name.lower()}",
+                        "put a plain space in its place" if blank else "delete it; it cannot be seen")
 
     def hole(self, at: int) -> int:
         """Take the hole that opens at an offset; the answer is where to go on."""
@@ -127,6 +154,7 @@ class _Scanner:
         return end
 
     def report(self, at: int, message: str, hint: str, width: int = 1) -> None:
+        width = min(width, len(self.text[at:at + width].split("\n")[0]) or 1)
         self.found.problems.append(Problem("syntax", message, *self.lines.at(at), width, hint))
 
 

@@ -43,7 +43,9 @@ def bracket(m: Misreading) -> Problem | None:
     if m.rest[:1] in ")]}":
         return m.problem(f"this {m.rest[0]} closes nothing", "leave it out")
     if m.before[m.first:].strip() == m.word and "PLACES" in m.verb.form:
-        return m.problem("places stand without brackets", m.form())
+        pair = re.match(r"[(\[]([^()]*)[)\]]", m.rest)
+        return m.problem("places stand without brackets", f"write {m.replaced(m.at, m.at + pair.end(), pair[1])}" if pair
+                         else m.form())
     return None
 
 

@@ -33,9 +33,10 @@ def unquoted(m: Misreading) -> Problem | None:
                          start + len(glued[1]))
     if not re.match(r"[^\W_]|[<$]", text) or re.match(r"\w+\(", text):
         return None
-    said = (text.split(" vs ")[0] if m.word == "answer" else text).strip().strip("\"'").replace('"', '\\"')
-    shown = f'prompt "{short(said, 60)}"' if m.word == "prompt" else f'answer " {short(said)}"'
-    return m.problem("text goes between quotes", f"write {shown}", start, len(said))
+    said = (text.split(" vs ")[0] if m.word == "answer" else text).strip()
+    inside = said.strip("\"'").replace('"', '\\"')
+    shown = f'"{short(inside, 60)}"' if m.word == "prompt" else f'" {short(inside)}"'
+    return m.problem("text goes between quotes", f"write {m.source[m.first:start].rstrip()} {shown}", start, len(said))
 
 
 def _preposition(m: Misreading) -> Problem | None:
@@ -149,7 +150,9 @@ def _no_lines(m: Misreading) -> Problem | None:
     if m.word == "run" and not m.found and m.body.rstrip().endswith(":"):
         return m.problem("a run has at least one line", "write verbs below it, indented, or one after the colon")
     if m.verb is not None and m.body.rstrip().endswith(":") and m.at >= len(m.body.rstrip()) - 1 and m.word != "run":
-        return m.problem("only run has lines below it", m.form(), len(m.body.rstrip()) - 1)
+        end = len(m.body.rstrip()) - 1
+        return m.problem("only run has lines below it",
+                         f"write {m.replaced(end, end + 1, '')}, and no line indented below it", end)
     return None
 
 
@@ -184,6 +187,8 @@ def _end(m: Misreading) -> Problem | None:
     if m.verb is None or m.found or m.accepts == {"EQUAL"}:
         return None
     expected = _expected(m)
+    if m.before.rstrip().endswith(",") and expected == "a place":
+        return m.problem("a place follows a comma", "leave the comma out, or name one more place")
     return m.problem(f"{m.word} needs {expected or 'more'}" + ("" if expected else " than this"), m.form())
 
 
@@ -212,7 +217,7 @@ def _superfluous(m: Misreading) -> Problem | None:
     start, word = _word_at_fault(m)
     if m.verb is None or not ("_NL" in m.accepts or m.accepts == {"EQUAL"}) or not (m.found or word):
         return None
-    hint = m.form()
+    hint = f"leave it out; {m.form()}"
     if word in RESERVED:
         hint = f"positions are written with @: @{word}"
     elif m.word == "answer":
@@ -220,7 +225,8 @@ def _superfluous(m: Misreading) -> Problem | None:
     elif m.accepts == {"EQUAL"} and m.verb.options:
         close = nearest(word[:40], m.verb.option_names)
         names = ", ".join(f"{name}=" for name in m.verb.option_names)
-        hint = f"did you mean {close}=…?" if close else f"what may follow is {names}; {m.form()}"
+        value = re.match(r"\s+([\w.]+)\s*$", m.body[start + len(word):])
+        hint = f"did you mean {close}={value[1] if value else '…'}?" if close else f"what may follow is {names}; {m.form()}"
     end = ": expected end of line" if m.accepts <= {"_NL"} or m.accepts == {"EQUAL"} else ""
     shown = f'"{short(word)}"' if word else m.shown
     return m.problem(f"{shown} does not belong here{end}", hint, start, len(word or m.found))

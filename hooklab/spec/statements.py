@@ -24,6 +24,8 @@ from .values import (
 )
 from .verbs import ABLATIONS, ATTRIBUTIONS, GENERATORS, METRICS, SCORES, VERBS, VIEWS
 
+LONGEST_SWEEP = 100_000
+
 # Declarations ------------------------------------------------------------------------------------------------------
 
 
@@ -134,14 +136,29 @@ def _sweep(c: Checker, s: ast.Sweep) -> None:
             if not isinstance(item, ast.Str):
                 value(c, item, LET)
     elif isinstance(values, ast.Range):
-        problem = places.slice_problem(values.text, "number")
-        if not problem and values.text.split(":")[1] == "":
-            problem = f"the range {values.text} has no end"
-        start, stop, *_ = values.text.split(":")
-        if not problem and int(start or 0) >= int(stop):
-            problem = f"a sweep over nothing: the range {values.text} is empty"
+        problem = _range_problem(values.text)
         if problem:
             c.say("value", problem, f"write sweep {s.name} in 0:12, the end left out", values)
+
+
+def _range_problem(text: str) -> str:
+    """Why a range is no sweep; empty when it is one.
+
+    >>> _range_problem("-3:0"), _range_problem("3:3")
+    ('', 'the range 3:3 names no number')
+    """
+    try:
+        start, stop, step = ([int(part) if part else None for part in text.split(":")] + [None])[:3]
+    except ValueError:
+        return f"{text!r} is no range"
+    if stop is None:
+        return f"the range {text} has no end"
+    if step is not None and step < 1:
+        return "a range of numbers goes up, in steps of 1 or more"
+    size = -((start or 0) - stop) // (step or 1)
+    if size < 1:
+        return f"the range {text} names no number"
+    return f"a sweep over {size} values is more than the {LONGEST_SWEEP} that one may have" if size > LONGEST_SWEEP else ""
 
 
 def _metric(c: Checker, s: ast.Metric) -> None:
