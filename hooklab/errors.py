@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HooklabError(Exception):
@@ -79,6 +80,19 @@ class TraceError(HooklabError, RuntimeError):
 
 class VerifyError(HooklabError):
     """A site that does not satisfy its own definition on this model."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was interrupted.
+
+    Attributes:
+        run: What was done before: runs that are complete, and sweeps whose missing cells are not a number; None when there
+            is nothing.
+    """
+
+    def __init__(self, message: str = "", run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class HooklabWarning(UserWarning):

@@ -11,10 +11,10 @@ ROOT = Path(__file__).parent.parent / "hooklab"
 ROWS = [
     {"errors", "sites", "braces"},
     {"address", "families", "tokens", "records", "positions", "problems", "html"},
-    {"model", "spec", "edits", "metrics", "sae"},
+    {"model", "spec", "edits", "metrics", "sae", "statistics"},
     {"compiler"},
     {"runtime"},
-    {"code", "demo"},
+    {"code", "demo", "analysis"},
     {"progress"},
     {"commands"},
     {"cli", "magics"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from functools import cache
 from typing import Any
@@ -66,7 +67,9 @@ def patched(hf: Any, module: Any, ids: list[int], side: str, column: int | slice
         return changed  # some modules take batch and positions as one axis
 
     def before(_: Any, args: Any, kwargs: Any) -> Any:
-        return ((put(args[0]), *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": put(kwargs["hidden_states"])})
+        if args:
+            return (put(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": put(kwargs["hidden_states"])}
 
     def after(_: Any, args: Any, output: Any) -> Any:
         return put(output) if isinstance(output, torch.Tensor) else (put(output[0]), *output[1:])
@@ -149,6 +152,14 @@ LINES = {
     "noise in several draws": "noise embed @1 by 0.5 samples=3 seed=1\n    patch each L*.mlp_out @each[1,last] from corrupt",
     "windows of layers": "patch each L*.resid_pre @each[1,last] from clean window=2",
     "a stream before and heads": "zero L1H0 @last\n    zero each L0.attn_out @1, L0.mlp_out @1, L1.attn_out @1",
+    "direct paths to the logits": "patch each L*H* -> logits from clean",
+    "paths to queries": "patch each L*H* -> L1H2.q from clean",
+    "paths to values": "patch each L*H* -> L1.v from clean",
+    "paths to keys at one position, MLPs held": "patch each L*H* -> L1H1.k @last from clean mlps=freeze",
+    "paths from MLPs": "patch each L*.mlp_out @each[1,last] -> L1.q from clean",
+    "paths to the stream": "patch each L*H* -> L1.resid_pre from clean",
+    "paths to a write": "patch each L*H* -> L1.mlp_out from clean",
+    "paths beside another line": "patch each L*H* -> L1H1.q from clean\n    zero L1H0",
     "from elsewhere": "steer each L*.resid_pre @last by clean.L0.resid_post @last",
     "the last norm": "scale each L*.resid_post @last by 2\n    scale ln_final by 0.5",
 }
@@ -265,3 +276,28 @@ def test_other_types_of_weights(dtype: torch.dtype) -> None:
         found = model.run(plan).scores["hooked.logit_diff"].values
     exact = opened("llama").run(planned("llama", "patch each L*.resid_pre @each from clean")).scores["hooked.logit_diff"]
     np.testing.assert_allclose(found, exact.values, atol=1e-5 if dtype is torch.float64 else 0.1)
+
+
+# Stopping -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gptj"])
+def test_an_interrupt_keeps_what_is_done(family: str) -> None:
+    model, plan = opened(family), planned(family, "patch each L*H*.z @each from clean")
+    full = model.run(plan).scores["hooked.logit_diff"].values
+    seen = []
+
+    def stop(done: int, total: int, what: str) -> None:
+        seen.append((done, total))
+        if what == "hooked" and done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(hl.errors.Stopped, match=r"\d+ of 56 cells of hooked") as stopped:
+        model.run(plan, rows=2, progress=stop)
+    part = stopped.value.run.scores["hooked.logit_diff"].values
+    done = ~np.isnan(part)
+    assert 0 < done.sum() < done.size
+    np.testing.assert_allclose(part[done], full[done], atol=1e-5)
+    assert stopped.value.run.metrics["clean"]["logit_diff"] == pytest.approx(
+        model.run(plan).metrics["clean"]["logit_diff"], abs=1e-5)
+    assert all(a <= b for (a, _), (b, _) in itertools.pairwise(seen))

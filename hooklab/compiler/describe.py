@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from .packing import Packing, in_words, packed
 from .plan import Plan, RunPlan, Spot
 from .schedule import schedule
 
@@ -11,13 +13,20 @@ from .schedule import schedule
 def describe(plan: Plan) -> str:
     """What `--plan` shows."""
     lines = ["Plan"]
-    passes = schedule(plan)
-    for number, group in enumerate(passes, 1):
-        rows = sum(_rows(plan, run) for run in group)
-        names = ", ".join(_swept(run) for run in group)
-        lines.append(f"  pass {number}: {names}  ({rows} row{'s' * (rows != 1)} of {_width(plan, group)} tokens)")
-        for run in group:
-            lines += [f"    {line}" for line in _edits(run)]
+    written = {run.name: run for run in plan.runs}
+    plan, packings, reasons = packed(plan)
+    number = 0
+    for group in schedule(plan):
+        whole = tuple(run for run in group if run.name not in packings)
+        for part in (whole, *((run,) for run in group if run.name in packings)):
+            if not part:
+                continue
+            number += 1
+            rows = sum(_rows(plan, run) for run in part)
+            names = ", ".join(_swept(run) for run in part)
+            lines.append(f"  pass {number}: {names}  ({rows} row{'s' * (rows != 1)} of {_width(plan, part)} tokens)")
+            for run in part:
+                lines += [f"    {line}" for line in (*_packing(run, packings, reasons), *_edits(written.get(run.name, run)))]
     for run in plan.runs:
         if run.writing is not None:
             count = len(run.cells)
@@ -35,6 +44,14 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _packing(run: RunPlan, packings: dict[str, Packing], reasons: dict[str, str]) -> Iterator[str]:
+    """How a sweep is run."""
+    if run.name in packings:
+        yield from in_words(packings[run.name])
+    elif run.name in reasons:
+        yield f"whole passes: {reasons[run.name]}"
+
+
 def _rows(plan: Plan, run: RunPlan) -> int:
     return len(run.cells) * run.samples * int(plan.prompts[run.prompt].size)
 
@@ -45,7 +62,7 @@ def _width(plan: Plan, group: tuple[RunPlan, ...]) -> int:
 
 def _swept(run: RunPlan) -> str:
     axes = " × ".join(f"{len(axis.labels)} {axis.name}" for axis in run.axes)
-    return run.name + (f" [{axes}]" if axes else "") + (f" × {run.samples} samples" if run.samples > 1 else "")
+    return run.name.replace("~", ", what all its cells share") + (f" [{axes}]" if axes else "") + (f" × {run.samples} samples" if run.samples > 1 else "")
 
 
 def _edits(run: RunPlan) -> list[str]:

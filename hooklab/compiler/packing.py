@@ -64,6 +64,7 @@ def packed(plan: Plan) -> tuple[Plan, dict[str, Packing], dict[str, str]]:
     packings: dict[str, Packing] = {}
     reasons: dict[str, str] = {}
     runs: list[RunPlan] = []
+    plan = straight(plan)
     for run in plan.runs:
         if len(run.cells) < FEWEST:
             runs.append(run)
@@ -71,9 +72,9 @@ def packed(plan: Plan) -> tuple[Plan, dict[str, Packing], dict[str, str]]:
         reason = unfit(plan, run)
         if reason is None:
             run = by_values(run)
-            found = _packing(plan, run)
+            found = _packing(plan, run, packings)
             if found.work * 10 < found.plain * 9:
-                if found.shared:
+                if found.base != run.prompt:
                     runs.append(RunPlan(found.base, run.prompt, (), (Cell((), found.shared),), run.samples, run.needs,
                                         hidden=True))
                 packings[run.name] = found
@@ -138,7 +139,7 @@ def unfit(plan: Plan, run: RunPlan) -> str | None:
         return str(reason)
     if run.writing is not None:
         return "it writes on"
-    if run.readings or run.keeps or run.captures:
+    if run.readings or run.keeps or (run.captures and not (run.hidden and _serves_paths(run))):
         return "activations are read in every cell"
     if any(looks_back(metric.value, plan.values) for metric in run.metrics):
         return "a metric looks at more than the last position"
@@ -150,6 +151,45 @@ def unfit(plan: Plan, run: RunPlan) -> str | None:
                     continue
                 return f"{spot.site} is edited in some cells only"
     return None
+
+
+OPEN = ("scores", "pattern", "result", "ln_final", "ln_final_scale", "logits")
+"""Sites that are not kept of a packed cell."""
+
+
+def _serves_paths(run: RunPlan) -> bool:
+    """Whether a hidden run only lends the values of a few sites, which a packed cell can keep."""
+    return all(spot.layer is not None and spot.site not in OPEN for spot in run.captures)
+
+
+def straight(plan: Plan) -> Plan:
+    """The plan with paths that end at the logits as what they are: their first pass, whose logits are the result."""
+    runs = {run.name: run for run in plan.runs}
+    for run in plan.runs:
+        hidden = _path_to_logits(plan, run)
+        if hidden is None or any(hidden in other.needs for other in plan.runs if other.name != run.name):
+            continue
+        first = runs.pop(hidden)
+        cells = tuple(replace(cell, edits=first.cells[cell.edits[0].option("cell")].edits) for cell in run.cells)
+        runs[run.name] = replace(run, cells=cells, needs=(run.needs - {hidden}) | first.needs)
+    return replace(plan, runs=tuple(runs.values()))
+
+
+def _path_to_logits(plan: Plan, run: RunPlan) -> str | None:
+    """The hidden run that every cell takes all its logits from, and nothing else."""
+    found: set[str] = set()
+    for cell in run.cells:
+        if len(cell.edits) != 1:
+            return None
+        edit = cell.edits[0]
+        whole = [spot.site == "logits" and spot.units is None for spot in edit.spots]
+        if edit.verb != "patch" or not isinstance(edit.value, Same) or edit.reach.at is not None or not all(whole):
+            return None
+        found.add(edit.value.run)
+    if len(found) != 1 or run.writing or run.keeps or run.readings or run.captures or run.samples > 1:
+        return None
+    name = found.pop()
+    return name if plan.run(name).hidden else None
 
 
 def shared_edits(run: RunPlan) -> tuple[Edit, ...]:
@@ -165,7 +205,7 @@ def among(edit: Edit, edits: tuple[Edit, ...]) -> bool:
     return any(edit is other for other in edits) or edit in edits
 
 
-def _packing(plan: Plan, run: RunPlan) -> Packing:
+def _packing(plan: Plan, run: RunPlan, known: dict[str, Packing]) -> Packing:
     shared = shared_edits(run)
     tokens = plan.prompts[run.prompt].tokens
     lengths = tokens.lengths
@@ -177,7 +217,7 @@ def _packing(plan: Plan, run: RunPlan) -> Packing:
         own = [edit for edit in cell.edits if not among(edit, shared)]
         for edit in own:
             if id(edit) not in starts:
-                starts[id(edit)] = tuple(_start(plan, run, shared, edit, e) for e in range(len(lengths)))
+                starts[id(edit)] = tuple(_start(plan, run, shared, edit, e, known) for e in range(len(lengths)))
         entry = _entry(own, [starts[id(edit)] for edit in own], shared, layers, len(lengths))
         entries.append(entry)
         for start, length in zip(entry.starts, lengths, strict=True):
@@ -185,9 +225,10 @@ def _packing(plan: Plan, run: RunPlan) -> Packing:
                 idle += 1
             else:
                 work += run.samples * (length - start) * (layers - entry.layer)
-    recorded = run.samples * sum(lengths) * layers if shared else 0
+    idle_lines = all(_start(plan, run, (), edit, e, {}) is None for edit in shared for e in range(len(lengths)))
+    recorded = 0 if idle_lines else run.samples * sum(lengths) * layers
     plain = len(run.cells) * run.samples * sum(lengths) * layers
-    base = f"{run.name}~" if shared else run.prompt
+    base = run.prompt if idle_lines and run.samples == 1 else f"{run.name}~"
     return Packing(base, shared, tuple(entries), work + recorded, plain, idle * run.samples)
 
 
@@ -214,14 +255,17 @@ def _depth(spot: Spot, layers: int) -> tuple[int, int]:
 # Positions ---------------------------------------------------------------------------------------------------------
 
 
-def _start(plan: Plan, run: RunPlan, shared: tuple[Edit, ...], edit: Edit, example: int) -> int | None:
+def _start(plan: Plan, run: RunPlan, shared: tuple[Edit, ...], edit: Edit, example: int,
+           known: dict[str, Packing]) -> int | None:
     """The first position that an edit can change in an example; None when it can change none."""
     n = plan.prompts[run.prompt].tokens.lengths[example]
     at = range(n) if edit.reach.at is None else edit.reach.at[example]
     if not isinstance(edit.value, Same) or edit.verb != "patch":
         return min(at, default=None)
     source = edit.value
-    same_until = _alike(plan, run, shared, source.run, example)
+    cell = edit.option("cell")
+    same_until = _alike(plan, run, shared, source.run, example) if cell is None else _departs(
+        plan, run, shared, source.run, cell, example, known)
     theirs = at if source.at is None else source.at[example if len(source.at) > 1 else 0]
     return min((p for p, q in zip(at, theirs, strict=False) if p != q or p >= same_until), default=None)
 
@@ -245,11 +289,21 @@ def _alike(plan: Plan, run: RunPlan, shared: tuple[Edit, ...], source: str, exam
     return until
 
 
+def _departs(plan: Plan, run: RunPlan, shared: tuple[Edit, ...], source: str, cell: int, example: int,
+             known: dict[str, Packing]) -> int:
+    """How many positions from the start a cell of a packed run has in common with the pass that both continue."""
+    if source not in known or known[source].base != run.prompt or plan.run(source).prompt != run.prompt:
+        return 0
+    start = known[source].entries[cell].starts[example]
+    length = plan.prompts[run.prompt].tokens.lengths[example]
+    return min([length if start is None else start, *(_first(edit, example) for edit in shared)])
+
+
 def _first(edit: Edit, example: int) -> int:
     return 0 if edit.reach.at is None else min(edit.reach.at[example], default=1 << 30)
 
 
-def describe(packing: Packing) -> Iterator[str]:
+def in_words(packing: Packing) -> Iterator[str]:
     """A packing in words."""
     share = packing.work / max(1, packing.plain)
     yield f"packed: continues {packing.base.rstrip('~')}, {share:.0%} of the work of whole passes"

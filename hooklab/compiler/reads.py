@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..spec import ast
-from ..spec.verbs import ATTRIBUTIONS, SCORES
+from ..spec.verbs import SCORES
+from .attributions import attribution, layout
 from .context import Context
 from .lower import metric
 from .options import options
 from .places import Sites, place_of, spread, spread_groups
-from .plan import Axis, Const, Measure, Op, Reading, RunPlan, Spot, Spread
+from .plan import Axis, Reading, RunPlan, Spot, Spread
 
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
@@ -35,75 +36,15 @@ def _positions(ctx: Context, run: RunPlan, place: Any) -> tuple[tuple[Axis, ...]
     return (), spread(ctx, place.pos, run.prompt, {}, place), False
 
 
-def _layout(ctx: Context, target: ast.Target, sites: Sites) -> tuple[tuple[Axis, ...], tuple[Spot, ...]]:
-    """Axes over places: layer and head for one site, a `site` axis for a list."""
-    one = ast.Target(target.sites, True, target.excluding)
-    choice = sites.choice(one)
-    return choice.axes, tuple(cell[0] for cell in choice.cells)
-
-
 def _attribute(ctx: Context, run: RunPlan, statement: ast.Attribute) -> Reading:
-    method = statement.method or ("patch" if statement.source else "grad")
-    if method not in ATTRIBUTIONS:
-        raise ctx.fail("name", f"there is no attribution {method!r}", statement, f"there are {', '.join(ATTRIBUTIONS)}")
-    opts = options(ctx, statement.opts, statement.verb)
-    if "steps" in opts and method != "ig":
-        raise ctx.fail("value", f"steps= is for integrated gradients, and this is {method}", statement, "write … with ig")
-    axes, spots = _layout(ctx, statement.target, Sites(ctx, {}))
-    if any(spot.sae for spot in spots):
-        raise ctx.fail("value", "features of a dictionary are not attributed", statement,
-                       "attribute the site that it is attached to, or zero features one at a time: zero each …")
-    pos_axes, at, each = _positions(ctx, run, place_of(ctx, statement.target))
-    source = None
-    if statement.source is not None:
-        source = ctx.untouched(statement.source, run.prompt, statement)
-        if ctx.tokens(ctx.runs[source].prompt).lengths != ctx.tokens(run.prompt).lengths:
-            raise ctx.fail("value", f"{source} and {run.prompt} have different numbers of tokens", statement,
-                           "attribution compares position by position: use prompts of one length")
-    if method == "patch" and source is None:
-        raise ctx.fail("value", "attribution patching needs a run to patch from", statement, "… with patch from clean")
-    name, expr = _metric_of(ctx, statement, method)
-    lowered = metric(ctx, name, expr, run.prompt)
-    if method == "dla" and not _linear(lowered.value):
-        raise ctx.fail("value", f"direct attribution splits a logit, or a difference of logits; {name} is neither",
-                       statement, "add `to logit_diff`, or take `with grad`")
-    settings = {"method": method, "metric": name, "source": source, "steps": int(opts.get("steps", 20))}
-    return Reading("attribute", "attribute", spots, (*axes, *pos_axes), at, each, tuple(settings.items()),
-                   lowered, statement.span)
-
-
-def _linear(value: Any) -> bool:
-    """Whether a metric is made of logits by sums and constant factors."""
-    if isinstance(value, Measure):
-        return value.fn in ("logit", "logit_diff")
-    if isinstance(value, Op):
-        constant = [isinstance(arg, Const) for arg in value.args]
-        if value.op in ("+", "-", "neg"):
-            return all(_linear(arg) for arg in value.args)
-        rest = [arg for arg, c in zip(value.args, constant, strict=True) if not c]
-        return len(rest) == 1 and _linear(rest[0]) and (value.op == "*" or constant[1])
-    return False
-
-
-def _metric_of(ctx: Context, statement: ast.Attribute, method: str) -> tuple[str, Any]:
-    """The metric that is attributed: the one named, the first declared, or what the answer suggests."""
-    if statement.metric is not None:
-        if statement.metric in ctx.metrics:
-            return statement.metric, ctx.metrics[statement.metric].value
-        return statement.metric, ast.Name(statement.metric, span=statement.span)
-    if ctx.metrics:
-        return next((name, m.value) for name, m in ctx.metrics.items())
-    if ctx.answer is None:
-        raise ctx.fail("value", "there is no metric to attribute", statement, "add a line: metric logit_diff")
-    name = "logit" if ctx.answer.against is None else "logit_diff"
-    return name, ast.Name(name, span=statement.span)
+    return attribution(ctx, run, statement, _positions(ctx, run, place_of(ctx, statement.target)))
 
 
 def _score(ctx: Context, run: RunPlan, statement: ast.Score) -> Reading:
     method = statement.method
     if place_of(ctx, statement.target) is not None:
         raise ctx.fail("value", "heads are scored over all tokens, so this takes no position", statement, "leave the @ out")
-    axes, spots = _layout(ctx, statement.target, Sites(ctx, {}, "pattern"))
+    axes, spots = layout(ctx, statement.target, Sites(ctx, {}, "pattern"))
     if any(spot.site not in ("result", "pattern", "scores", "z") for spot in spots):
         raise ctx.fail("value", "heads are scored", statement, "write score each L*H* with induction")
     spots = tuple(Spot("pattern", spot.layer, spot.heads) for spot in spots)
@@ -131,7 +72,7 @@ def _lens(ctx: Context, run: RunPlan, statement: ast.Lens) -> Reading:
         target = ast.Target((ast.Site("resid_post", "*"),))
     else:
         place = place_of(ctx, target)
-    axes, spots = _layout(ctx, target, Sites(ctx, {}))
+    axes, spots = layout(ctx, target, Sites(ctx, {}))
     wrong = [spot for spot in spots if spot.site not in STREAM or spot.units or spot.sae]
     if wrong:
         raise ctx.fail("value", f"{wrong[0]} is no vector of the stream", statement, f"a lens reads {', '.join(STREAM)}")

@@ -12,6 +12,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from ..errors import Stopped
 from ..problems import SpecError
 from ..progress import Progress, in_terminal
 from ..spec.parser import parse
@@ -120,10 +121,11 @@ class HookMagics(Magics):
 
         Raises:
             SpecError: a claim of the spec does not hold; the results are remembered, and kept under `name`, all the same.
+            Stopped: the run was interrupted; so is what was done.
         """
         try:
             run = self.again(model, spec, values)
-        except SpecError as error:
+        except (SpecError, Stopped) as error:
             run = getattr(error, "run", None)
             if run is not None:
                 self.session.remember(spec, values, run)

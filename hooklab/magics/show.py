@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from IPython.core.display_functions import publish_display_data
 
-from ..errors import HooklabError, HooklabWarning
+from ..errors import HooklabError, HooklabWarning, Stopped
 from ..problems import SpecError
 
 
@@ -47,11 +47,13 @@ class Table:
         return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(Stopped):
     """A run that was stopped from outside; shown in one line, and the cells after it do not run."""
 
     def _render_traceback_(self) -> list[str]:
-        return ["Interrupted: nothing was kept from this cell; the model is as it was."]
+        kept = "nothing was kept from this cell" if self.run is None else (
+            f"{self}. They are kept, in %hook history and under -o NAME; what is missing is nan")
+        return [f"Interrupted: {kept}. The model is as it was."]
 
 
 @contextlib.contextmanager
@@ -77,8 +79,8 @@ def plainly(offset: int = 0) -> Iterator[None]:
         lines = f"{type(error).__name__}: {error}".split("\n")
         error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
         raise
-    except KeyboardInterrupt:
-        raise Interrupted() from None
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(str(stopped), getattr(stopped, "run", None)) from None
 
 
 def _counted(message: str, offset: int) -> str:

@@ -17,6 +17,9 @@ from .sketch import named
 
 MOST_ROWS = 20
 Pair = tuple[str, Any, Any]
+_BESIDE = {"low": "lower bounds of", "high": "upper bounds of", "p": "p-values of", "examples": "examples of",
+           "ends": "ends of"}
+"""What Scores have besides their numbers, in words."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,27 @@ def _flat(nested: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _scores(old: Run, new: Run) -> Iterator[Pair]:
     for what, left, right in _paired("scores ", old.scores, new.scores):
-        if left is None or right is None or left.axes != right.axes or same(left.labels, right.labels):
-            yield what, left, right
-            continue
-        yield what, replace(left, labels=None), replace(right, labels=None)
-        yield from _labels(what, left, right)
+        yield from _apart(what, left, right)
+
+
+def _apart(what: str, old: Scores | None, new: Scores | None) -> Iterator[Pair]:
+    """Scores of both runs; what else they have per cell comes apart from the numbers where it is not the same."""
+    if old is None or new is None or old.axes != new.axes:
+        yield what, old, new
+        return
+    other = [word for word in (*_BESIDE, "labels", "control") if not same(getattr(old, word), getattr(new, word))]
+    without: dict[str, Any] = dict.fromkeys(other)
+    without |= {"low": None, "high": None} if {"low", "high"} & without.keys() else {}
+    yield what, replace(old, **without), replace(new, **without)
+    for word in other:
+        if word == "labels":
+            yield from _labels(what, old, new)
+        elif word == "control":
+            yield from _apart(f"control of {what}", old.control, new.control)
+        else:
+            found = (getattr(scores, word) for scores in (old, new))
+            left, right = (None if one is None else np.asarray(one) for one in found)
+            yield f"{_BESIDE[word]} {what}", left, right
 
 
 def _labels(what: str, old: Scores, new: Scores) -> Iterator[Pair]:

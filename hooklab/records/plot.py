@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import RecordError
+from .certainty import apart, telling
 from .sketch import named, picture_axes, slices
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Picture(Figure):
 def figure(scores: Scores) -> Figure:
     """Bars (or a line, where there are many) for one axis, a heat map for two, one map per cell of the rest.
 
+    Intervals are whiskers or a band; in a heat map a dot marks the cells whose interval leaves out 0.
+
     Raises:
         RecordError: there is nothing to draw, or the axes leave too many maps.
     """
@@ -48,9 +51,13 @@ def figure(scores: Scores) -> Figure:
     finite = np.abs(scores.values[np.isfinite(scores.values)].astype(float))
     limit = float(finite.max(initial=0.0)) or 1.0
     picture = Picture(figsize=(max(6.4, 4.2 * across), 3.8 * down), layout="constrained")
+    marks = telling(scores)
     grid = picture.subplots(down, across, squeeze=False).reshape(-1)
     for place, (cell, part) in zip(grid, slices(scores, others), strict=False):
         (_map if len(drawn) == 2 else _line)(picture, place, part, limit)
+        if marks and len(drawn) == 2:
+            rows, columns = np.nonzero(np.asarray(apart(part)))
+            place.scatter(columns, rows, s=6, color="black", linewidths=0)
         place.set_title(_literal(named(cell)))
     for place in grid[count:]:
         place.set_visible(False)
@@ -65,11 +72,26 @@ def _line(picture: Figure, place: Any, scores: Scores, limit: float) -> None:
     if len(values) <= MOST_BARS or not all(isinstance(name, (int, float)) for name in names):
         place.bar(range(len(values)), values, color="#2c7bb6")
         _names(place.xaxis, names)
+        at: Any = range(len(values))
     else:
         place.plot(names, values, color="#2c7bb6")
+        at = names
+    if scores.low is not None:
+        _intervals(place, at, scores)
     place.axhline(0, color="grey", linewidth=0.8)
     place.set_xlabel(axis)
     place.set_ylabel(scores.unit)
+
+
+def _intervals(place: Any, at: Any, scores: Scores) -> None:
+    """Whiskers on bars, a band along a line; a bound without end goes past all others."""
+    both = np.array([scores.low, scores.high], dtype=float).reshape(2, -1)
+    far = 1.5 * float(np.abs(np.append(both[np.isfinite(both)], 1.0)).max())
+    low, high = np.nan_to_num(both, nan=np.nan, posinf=far, neginf=-far)
+    if place.patches:
+        place.vlines(at, low, high, color="#404040", linewidth=1.2)
+    else:
+        place.fill_between(at, low, high, color="#2c7bb6", alpha=0.2, linewidth=0)
 
 
 def _map(picture: Figure, place: Any, scores: Scores, limit: float) -> None:

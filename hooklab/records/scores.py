@@ -5,13 +5,14 @@ In: an array and the words for its axes. Out: the same, to be looked up by label
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import RecordError, did_you_mean
+from ..errors import RecordError
+from . import select, tables
 from .exact import same
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Scores:
-    """Numbers, one per cell of named axes. Two Scores are equal when every part is, bit for bit.
+    """Numbers, one per cell of named axes, and how sure they are. Two Scores are equal when every part is, bit for bit.
 
     >>> scores = Scores(np.array([[0.1, -2.0], [0.5, 1.0]]), ("layer", "head"), name="logit_diff", unit="logits")
     >>> scores.top(1)
@@ -40,6 +41,13 @@ class Scores:
         labels: Text per cell, of the same shape: the token that a lens reads, say.
         examples: The same numbers for every example: [batch, *axes].
         note: What a reader should know about them.
+        low: The lower bound of each value's interval over the examples, of the same shape; nan where there is none.
+        high: The upper bound.
+        level: How much of the draws the interval holds: 0.95 for a 95 % interval.
+        p: The p-value of each cell, of the same shape: against a mean of 0 unless the note says otherwise.
+        ends: The metric at 0 and at 1 of a normalised scale: of the corrupted and of the clean run.
+        raw_unit: What the metric itself is in, where `ends` put it on a scale.
+        control: The same cells measured where no effect should be: with random weights, with shuffled labels.
     """
 
     values: np.ndarray
@@ -51,6 +59,13 @@ class Scores:
     labels: np.ndarray | None = None
     examples: np.ndarray | None = None
     note: str = ""
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    level: float = 0.95
+    p: np.ndarray | None = None
+    ends: tuple[float, float] | None = None
+    raw_unit: str = ""
+    control: Scores | None = None
 
     def __post_init__(self) -> None:
         """Bring the parts into one form and check that they fit. Raises RecordError when they do not."""
@@ -71,6 +86,25 @@ class Scores:
                 raise RecordError(f"examples of shape {examples.shape} do not fit values of shape {values.shape}: "
                                   "a batch axis comes first, then the axes of the values")
             object.__setattr__(self, "examples", examples)
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        for word in ("low", "high", "p"):
+            if (given := getattr(self, word)) is not None:
+                object.__setattr__(self, word, _fitting(_numbers(given, word), self.values.shape, word))
+        if (self.low is None) != (self.high is None):
+            raise RecordError("low and high are the two bounds of one interval: give both or neither")
+        if self.low is not None and (np.asarray(self.low) > self.high).any():
+            raise RecordError("an interval ends before it begins: low must not be above high")
+        if not 0 < self.level < 1:
+            raise RecordError(f"the level of an interval lies between 0 and 1, such as 0.95, and is {self.level}")
+        if self.p is not None and ((self.p < 0) | (self.p > 1)).any():
+            raise RecordError("a p-value lies between 0 and 1")
+        if self.ends is not None:
+            object.__setattr__(self, "ends", _two(self.ends))
+        if self.control is not None and not same((self.control.axes, self.control.coords), (self.axes, self.coords)):
+            raise RecordError("the control must have the same axes and labels as the scores: "
+                              f"{self.control.axes} of {self.control.shape}, not {self.axes} of {self.shape}")
 
     def _checked_coords(self) -> dict[str, tuple[Any, ...]]:
         if extra := set(self.coords) - set(self.axes):
@@ -96,6 +130,10 @@ class Scores:
         """
         if k < 0:
             raise RecordError(f"top({k}): the count must not be negative")
+        return [(self._labels(cell), float(self.values.flat[cell])) for cell in self._strongest(k)]
+
+    def _strongest(self, k: int) -> list[int]:
+        """The same cells, counted through all axes."""
         flat = np.asarray(self.values, dtype=np.float64).reshape(-1)
         size = np.where(np.isnan(flat), -1.0, np.abs(flat))
         if 0 < k < size.size:  # only the largest need to be put in order
@@ -103,8 +141,7 @@ class Scores:
         else:
             cells = np.arange(size.size)
         cells = cells[size[cells] >= 0]
-        cells = cells[np.argsort(-size[cells], kind="stable")][:k]
-        return [(self._labels(int(cell)), float(flat[cell])) for cell in cells]
+        return cells[np.argsort(-size[cells], kind="stable")][:k].tolist()
 
     def _labels(self, cell: int) -> dict[str, Any]:
         """The labels of a cell, counted through all axes."""
@@ -119,71 +156,51 @@ class Scores:
         Raises:
             RecordError: there is no such axis or label, or several entries share the label.
         """
-        found = self
-        for axis, label in labels.items():
-            if axis not in self.axes:
-                raise RecordError(f"There is no axis {axis}: the axes are {', '.join(self.axes) or 'none'}."
-                                  + did_you_mean(axis, self.axes))
-            several = isinstance(label, (list, tuple, range)) and label not in found.coords[axis]
-            picked = [found._index(axis, one) for one in label] if several else found._index(axis, label)
-            found = found._take(axis, picked)
-        return found
+        return select.under(self, labels)
 
-    def _index(self, axis: str, label: Any) -> int:
-        labels = self.coords[axis]
-        hits = [i for i, one in enumerate(labels) if one == label]
-        if not hits and isinstance(label, int):
-            hits = [i for i, one in enumerate(labels) if isinstance(one, str) and one.startswith(f"{label}:")]
-        if len(hits) == 1:
-            return hits[0]
-        if hits:
-            raise RecordError(f"{len(hits)} entries of {axis} are labelled {label!r}: take one with `.values` by index")
-        shown = ", ".join(repr(one) for one in labels[:12]) + (" …" if len(labels) > 12 else "")
-        raise RecordError(f"{axis} has no {label!r}; it has {shown or 'no entries'}."
-                          + did_you_mean(str(label), [str(one) for one in labels]))
+    @property
+    def raw(self) -> Scores:
+        """Normalised scores on the metric's own scale: values, bounds and examples, 0 and 1 being `ends` again.
 
-    def _take(self, axis: str, picked: int | list[int]) -> Scores:
-        """The entries of one axis; a single index drops the axis."""
-        at, keep = self.axes.index(axis), isinstance(picked, list)
+        The bounds are those of the share, in other units. The p-values are left out: they are about a share of 0, and 0
+        on the metric's scale is something else. The control is brought back by its own ends, and left out if it has none.
+        Ends that are equal are no scale: everything is nan then.
 
-        def cut(array: np.ndarray | None, offset: int = 0) -> np.ndarray | None:
-            return None if array is None else np.asarray(np.take(array, picked, axis=at + offset))
+        >>> Scores(np.array([0.0, 0.5]), ("layer",), unit="fraction", ends=(-1.0, 3.0), raw_unit="logits").raw.values
+        array([-1.,  1.])
 
-        kept = {a: tuple(labels[i] for i in picked) if a == axis and isinstance(picked, list) else labels
-                for a, labels in self.coords.items() if keep or a != axis}
-        values = cut(self.values)
-        assert values is not None
-        return Scores(values, tuple(a for a in self.axes if keep or a != axis), kept, self.unit, self.name, self.spec,
-                      cut(self.labels), cut(self.examples, 1), self.note)
+        Raises:
+            RecordError: there are no ends.
+        """
+        if self.ends is None:
+            unit = f" ({self.unit})" if self.unit else ""
+            raise RecordError(f"These scores have no ends: their values are on the metric's own scale already{unit}, so use "
+                              "them as they are. If they are normalised, say by what: dataclasses.replace(scores, "
+                              "ends=(corrupted, clean), raw_unit=…).raw")
+        zero, span = self.ends[0], (self.ends[1] - self.ends[0]) or nan
+        moved: dict[str, Any] = {word: None if (array := getattr(self, word)) is None else array * span + zero
+                                 for word in ("values", "low", "high", "examples")}
+        if span < 0:
+            moved["low"], moved["high"] = moved["high"], moved["low"]
+        control = None if self.control is None or self.control.ends is None else self.control.raw
+        return replace(self, **moved, unit=self.raw_unit, p=None, ends=None, raw_unit="", control=control)
 
     def to_pandas(self) -> DataFrame:
-        """A long table: a column per axis, the number in `score`, and `label` where cells have text.
+        """A long table: a column per axis, the number in `score`, and what else the cells have: `low`, `high`, `p`,
+        the number of the `control`, and `label` for text.
 
         Raises:
             RecordError: pandas is not installed.
         """
-        pandas = _optional("pandas", "to_pandas")
-        cells = list(product(*(self.coords[axis] for axis in self.axes)))
-        columns: dict[str, list[Any]] = {axis: [cell[i] for cell in cells] for i, axis in enumerate(self.axes)}
-        for word, array in (("score", self.values), ("label", self.labels)):
-            if array is not None:
-                columns[word if word not in self.axes else word + "_"] = list(array.reshape(-1))
-        frame = pandas.DataFrame(columns)
-        frame.attrs.update(name=self.name, unit=self.unit, spec=self.spec)
-        return frame
+        return tables.frame(self, _optional("pandas", "to_pandas"))
 
     def to_xarray(self) -> DataArray:
-        """The same as an xarray DataArray; unit and spec are its attributes.
+        """The same as an xarray DataArray; unit and spec are its attributes, bounds and the like coordinates.
 
         Raises:
             RecordError: xarray is not installed.
         """
-        xarray = _optional("xarray", "to_xarray")
-        coords: dict[str, Any] = {axis: list(labels) for axis, labels in self.coords.items()}
-        if self.labels is not None:
-            coords["label" if "label" not in self.axes else "label_"] = (self.axes, self.labels)
-        attrs = {"unit": self.unit, "spec": self.spec, "note": self.note}
-        return xarray.DataArray(self.values.copy(), dims=self.axes, coords=coords, name=self.name or None, attrs=attrs)
+        return tables.array(self, _optional("xarray", "to_xarray"))
 
     def plot(self) -> Figure:
         """A matplotlib figure of its own: bars or a line, a heat map, or several. Settings of pyplot stay as they are.
@@ -244,6 +261,15 @@ def _fitting(array: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray
     if array.shape != shape:
         raise RecordError(f"{what} of shape {array.shape} do not fit values of shape {shape}")
     return array
+
+
+def _two(ends: Any) -> tuple[float, float]:
+    """Both ends of a scale. Raises RecordError when they are none."""
+    try:
+        zero, one = (float(end) for end in ends)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"ends are two numbers, the metric at 0 and at 1 of the scale, not {ends!r}") from error
+    return zero, one
 
 
 def _plain(label: Any) -> Any:

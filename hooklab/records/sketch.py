@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import html
+from . import certainty
+from .select import take
 
 if TYPE_CHECKING:
     from .scores import Scores
@@ -18,14 +20,21 @@ APART = ("batch", "sample", "rank")
 """Axes that make separate pictures when there are others to draw."""
 PLACES = ("layer", "head", "kv_head", "pos", "query_pos", "key_pos", "site", "neuron", "feature")
 MOST_MAPS = 6
+STRONGEST = 5
+"""Cells that a table under the picture names, where there is something to say of how sure they are."""
 
 
 def text(scores: Scores) -> str:
-    """Name, axes, unit, range and the strongest cells."""
+    """Name, axes, unit, range, the strongest cells and how sure they are."""
     sizes = " · ".join(f"{axis} {size}" for axis, size in zip(scores.axes, scores.shape, strict=True)) or "one number"
     lines = [f"Scores {html.printable(scores.name)}".rstrip(), f"  {sizes}", f"  {spread(scores)}"]
-    for i, (cell, value) in enumerate(scores.top(3)):
-        lines.append(f"  {'top' if not i else '   '}  {html.number(value, 4):>9}  {named(cell)}".rstrip())
+    cells = scores._strongest(3)
+    sure = [certainty.beside(scores, cell) for cell in cells]
+    width = max(map(len, sure), default=0)
+    for i, (cell, beside) in enumerate(zip(cells, sure, strict=True)):
+        value = f"{html.number(float(scores.values.flat[cell]), 4):>9}" + (f"  {beside:<{width}}" if width else "")
+        lines.append(f"  {'top' if not i else '   '}  {value}  {named(scores._labels(cell))}".rstrip())
+    lines += [f"  {html.printable(line)}" for line in certainty.notes(scores)]
     if scores.note:
         lines.append(f"  {html.printable(scores.note)}")
     return "\n".join(lines)
@@ -58,15 +67,28 @@ def fragment(scores: Scores, caption: str = "") -> str:
     limit = float(np.abs(finite.astype(np.float64)).max(initial=0.0))
     others = [axis for axis in scores.axes if axis not in drawn]
     shown = list(islice(slices(scores, others), MOST_MAPS))
+    marks = scores.labels is None and certainty.telling(scores)
     parts = []
     for cell, part in shown:
         title = " · ".join(filter(None, [caption, named(cell)]))
-        parts.append(DRAW[len(drawn)](part, title, limit))
+        parts.append(DRAW[len(drawn)](part, title, limit, marks))
     parts += [html.scale(limit, scores.unit, html.below([scores.values.flat]))] if len(drawn) == 2 else []
     left = prod(len(scores.coords[axis]) for axis in others) - MOST_MAPS
     if left > 0:
         parts.append(html.note(f"{left} more along {', '.join(others)}: choose with .sel(…)"))
+    parts.append(_surety(scores, marks))
     return "".join(parts) + (html.note(scores.note) if scores.note else "")
+
+
+def _surety(scores: Scores, marks: bool) -> str:
+    """The strongest cells with their intervals, and what a reader should know of them; nothing where nothing is known."""
+    cells = scores._strongest(STRONGEST) if scores.axes else []
+    names, columns = certainty.columns(scores, cells)
+    rows = [[named(scores._labels(cell)), float(scores.values.flat[cell]), *row]
+            for cell, row in zip(cells, columns, strict=True)]
+    said = [*([f"{certainty.MARK} the interval leaves out 0"] if marks else []), *certainty.notes(scores)]
+    return (html.table(["strongest", scores.unit, *names], rows) if names and rows else "") + (
+        html.note(" · ".join(said)) if said else "")
 
 
 def picture_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,26 +112,34 @@ def slices(scores: Scores, axes: list[str]) -> Iterator[tuple[dict[str, Any], Sc
     for index in product(*(range(len(scores.coords[axis])) for axis in axes)):
         part, cell = scores, {}
         for axis, i in zip(axes, index, strict=True):
-            part, cell[axis] = part._take(axis, i), scores.coords[axis][i]
+            part, cell[axis] = take(part, axis, i), scores.coords[axis][i]
         yield cell, part
 
 
-def _one(scores: Scores, caption: str, limit: float) -> str:
+def _one(scores: Scores, caption: str, limit: float, marks: bool) -> str:
     label = "" if scores.labels is None else f" {scores.labels[()]}"
-    return html.table([scores.unit, ""], [[caption or scores.name, float(scores)]]) + (html.note(label) if label else "")
+    names, (sure,) = certainty.columns(scores, [0])
+    return (html.table([scores.unit, "", *names], [[caption or scores.name, float(scores), *sure]])
+            + (html.note(label) if label else ""))
 
 
-def _bars(scores: Scores, caption: str, limit: float) -> str:
+def _bars(scores: Scores, caption: str, limit: float, marks: bool) -> str:
     (axis,) = scores.axes
     names = _names(scores, axis)
     if scores.labels is not None:
         names = [f"{name}  {html.printable(label)}" for name, label in zip(names, scores.labels, strict=True)]
+    elif marks:
+        names = certainty.marked(scores, names)
     return html.bars(names, scores.values.tolist(), caption=caption, unit=scores.unit, axis=axis, limit=limit)
 
 
-def _map(scores: Scores, caption: str, limit: float) -> str:
+def _map(scores: Scores, caption: str, limit: float, marks: bool) -> str:
     down, across = scores.axes
     labels = None if scores.labels is None else [[html.printable(text) for text in row] for row in scores.labels.tolist()]
+    if marks:
+        digits = html.decimals(scores.values.tolist(), limit)
+        shown = certainty.marked(scores, [html.steady(value, digits) for value in scores.values.reshape(-1).tolist()])
+        labels = np.array(shown, dtype=object).reshape(scores.shape).tolist()
     return html.heat(scores.values.tolist(), _names(scores, down), _names(scores, across), caption=caption,
                      unit=scores.unit, axes=(down, across), labels=labels, limit=limit, key="")
 

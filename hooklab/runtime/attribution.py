@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..compiler.plan import Reading, Spot
 from ..model import ports
+from .agreement import agree
 from .evaluate import part
+from .exact import chosen, exact, what
+from .gradients import gradients
 from .measure import measure
-from .passes import tasks_of
 from .readings import Found, captured, over_examples, position_columns
 from .store import Block, Store, trouble
-from .trace import run as run_model
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -28,15 +29,33 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     of patching (Nanda 2023). `ig`: integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) from zero, or from
     the source, along a straight line. `dla`: the place's write times the answer's direction, through the final norm with its
     scale held (direct logit attribution; Elhage et al. 2021).
+
+    What gradients may hold is said in `runtime.gradients`. With `check` a second reading has the exact effect of some
+    cells, and the note of the first says how well the two agree.
     """
     method = str(reading.option("method"))
     # In inference mode nothing has a gradient, whatever enable_grad says.
     with torch.inference_mode(False), torch.enable_grad() if method != "dla" else torch.no_grad():
         parts = METHODS[method](model, store, block, reading)
     rows = [_summed(store, block, reading, spot, value) for spot, value in parts]
-    shape = [len(axis.labels) for axis in reading.axes]
-    return [Found("attribute", np.stack(rows).reshape(shape), reading.value.unit,
-                  note=f"{method} attribution of {reading.option('metric')}")]
+    values = np.stack(rows).reshape([len(axis.labels) for axis in reading.axes])
+    unit = "" if reading.value is None else reading.value.unit
+    note = f"{method} attribution of {reading.option('metric')}" + _said(reading)
+    count = int(reading.option("check", 0))
+    if not count:
+        return [Found("attribute", values, unit, note=note)]
+    cells = chosen(count, values.size, int(reading.option("draw", 0)))
+    truth = np.full(values.size, np.nan)
+    truth[cells] = exact(model, store, block, reading, cells)
+    return [Found("attribute", values, unit, note=f"{note}; against exact {what(reading)}: {agree(values, truth)}"),
+            Found("attribute_exact", truth.reshape(values.shape), unit,
+                  note=f"exact effect of {what(reading)} in {len(cells)} of {values.size} cells; the rest was not run")]
+
+
+def _said(reading: Reading) -> str:
+    """What was held, for the note."""
+    held = reading.option("hold", ())
+    return f", {' and '.join(held)} held" if held else ""
 
 
 def _summed(store: Store, block: Block, reading: Reading, spot: Spot, value: Tensor) -> np.ndarray:
@@ -52,42 +71,6 @@ def _summed(store: Store, block: Block, reading: Reading, spot: Spot, value: Ten
 
 
 # Gradients ---------------------------------------------------------------------------------------------------------
-
-
-def gradients(model: Model, store: Store, block: Block, reading: Reading, wanted: list[Spot],
-              replaced: dict[tuple[str, int | None], Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
-    """Values and gradients of whole sites in one pass with the cell's edits; `replaced` puts values in the way first."""
-    places = tasks_of(store, [block])
-    roots: dict[tuple[str, int | None], Tensor] = {}
-    logits: list[Tensor] = []
-    keys = list(dict.fromkeys((spot.site, spot.layer) for spot in wanted))
-
-    def serve(place: tuple[str, int | None]) -> Any:
-        def call(value: Tensor, step: int) -> Tensor | None:
-            for task in places.get(place, ()):
-                task(value)
-            if replaced and place in replaced:
-                value = replaced[place].detach().clone().requires_grad_()
-            if place in keys:
-                roots[place] = value
-            if place == ("logits", None):
-                logits.append(value)
-            return value
-
-        return call
-
-    callbacks = {model.layout.port(*place).location: [serve(place)]
-                 for place in dict.fromkeys((*places, *keys, ("logits", None)))}
-    prompts = [store.plan.prompts[block.run.prompt]] * block.run.samples
-    run_model(model, "__call__", callbacks, *prompts, grad=True)
-    total = measure(store, block, reading.value, logits[0]).sum()
-    if not total.requires_grad:
-        raise trouble(f"{reading.option('metric')} has no gradient", reading.span, "take logit_diff or logprob",
-                      store.plan.text)
-    values = [roots[key] for key in keys]
-    found = torch.autograd.grad(total, values, allow_unused=True)
-    return [v.detach() for v in values], [torch.zeros_like(v) if g is None else g
-                                          for v, g in zip(values, found, strict=True)]
 
 
 def _keys(spots: tuple[Spot, ...]) -> list[Spot]:

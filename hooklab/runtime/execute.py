@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..compiler import Plan, compile_spec
 from ..compiler.packing import packed
+from ..compiler.plan import RunPlan
+from ..errors import Stopped
 from ..problems import SpecError
 from ..spec import ast
 from ..spec.parser import parse
@@ -49,6 +51,29 @@ def _saes(spec: ast.Spec, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+class Told:
+    """Tells how far a plan is: units of work done of all there are, after each part and within it."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def part(self, what: str, work: int) -> Callable[[float], None]:
+        """A part begins; returns what is to be told which share of it is done."""
+        start, self.done = self.done, self.done + work
+
+        def tick(share: float) -> None:
+            if self.progress is not None:
+                self.progress(start + int(share * work), self.total, what)
+
+        tick(0.0)
+        return tick
+
+    def end(self) -> None:
+        """Everything is done."""
+        if self.progress is not None:
+            self.progress(self.total, self.total, "")
+
+
 def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Progress | None = None) -> Run:
     """Run a plan.
 
@@ -56,43 +81,56 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
         model: The model that it was compiled for.
         plan: What to do.
         rows: Most rows of a forward pass; by default what fits into a gigabyte.
-        progress: Called with (done, total, what) before each pass.
+        progress: Called with (done, total, what) as the work goes on.
 
     Raises:
         SpecError: for what only shows while running, and for claims that do not hold.
+        Stopped: it was interrupted; what is done is in the exception's `run`.
     """
     whole, packings, _ = packed(plan)
     store = Store(whole, saes=dict(plan.about._saes))
     jobs = Jobs(model, store, packings, rows)
-    todo = jobs.all()
-    later = [run for run in plan.runs if run.readings or run.writing]
-    total = len(todo) + len(later)
     gathered = Gathered(store)
     try:
-        for done, job in enumerate(todo):
-            if progress is not None:
-                progress(done, total, job.what)
-            jobs.do(job)
-            if job.entries:
-                gathered.blocks(job.blocks)
-            else:
-                for block in job.blocks:
-                    gathered.block(block)
-            gathered.release(job.blocks)
-        for done, run in enumerate(later, len(todo)):
-            if progress is not None:
-                progress(done, total, run.name)
-            for number in range(len(run.cells)):
-                block = Block(run, number, 0, int(plan.prompts[run.prompt].size))
-                for reading in run.readings:
-                    with standing_at(reading.span, plan.text):
-                        gathered.reading(block, reading, read(model, store, block, reading))
-            if run.writing is not None:
-                gathered.written(run, write(model, store, run))
-        if progress is not None:
-            progress(total, total, "")
+        _do(model, jobs, gathered, progress)
     except SpecError as error:
         if not error.text:
             raise SpecError(error.problems, plan.text, error.offset) from error.__cause__
         raise
+    except KeyboardInterrupt:
+        raise Stopped(*gathered.so_far(model)) from None
     return gather(model, gathered)
+
+
+def _do(model: Model, jobs: Jobs, gathered: Gathered, progress: Progress | None) -> None:
+    """All passes, then what reads and writes on."""
+    store, plan = jobs.store, jobs.plan
+    later = [run for run in plan.runs if run.readings or run.writing]
+    todo = jobs.all()
+    told = Told(progress, sum(map(jobs.work, todo)) + sum(_later_work(model, plan, run) for run in later))
+    for job in todo:
+        jobs.do(job, told.part(job.what, jobs.work(job)))
+        if job.entries and job.blocks[0].run.name in jobs.packings:
+            gathered.blocks(job.blocks)
+        else:
+            for block in job.blocks:
+                gathered.block(block)
+        gathered.release(job.blocks)
+    for run in later:
+        tick = told.part(run.name, _later_work(model, plan, run))
+        for number in range(len(run.cells)):
+            tick(number / len(run.cells))
+            block = Block(run, number, 0, int(plan.prompts[run.prompt].size))
+            for reading in run.readings:
+                with standing_at(reading.span, plan.text):
+                    gathered.reading(block, reading, read(model, store, block, reading))
+        if run.writing is not None:
+            gathered.written(run, write(model, store, run))
+    told.end()
+
+
+def _later_work(model: Model, plan: Plan, run: RunPlan) -> int:
+    """How much reads and generation of a run have to do, in tokens times blocks."""
+    prompt = plan.prompts[run.prompt]
+    passes = len(run.readings) + (run.writing.count if run.writing else 0)
+    return model.facts.n_layers * sum(prompt.tokens.lengths) * len(run.cells) * passes

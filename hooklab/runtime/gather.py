@@ -14,6 +14,7 @@ from torch import Tensor
 from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot, named_apart
 from ..problems import Problem, SpecError
 from ..records import Expectation, Run, Scores, ViewRequest
+from ..statistics import interval
 from .evaluate import columns, part
 from .measure import COMPARE, claimed, measure, references, warn_of_nan
 from .passes import last_logits
@@ -40,13 +41,33 @@ class Gathered:
         self.found: dict[tuple[str, int], list[Found]] = defaultdict(list)
         self.texts: dict[str, tuple[Any, ...]] = {}
         self.step_tokens: dict[str, Any] = {}
+        self.partial = False
         self.needed = {need for run in self.plan.runs for need in run.needs}
+
+    def so_far(self, model: Model) -> tuple[str, Run | None]:
+        """What an interrupted run has: in words, and as a `Run` whose missing cells are not a number."""
+        runs = {run.name: run for run in self.plan.runs}
+        done = {name: len(found) for (name, _), found in self.figures.items() if runs[name].axes}
+        for (name, _), found in self.figures.items():
+            if found:
+                found += [np.full_like(found[0], np.nan)] * (len(runs[name].cells) - len(found))
+        for key in [key for key, found in self.kept.items() if len(found) < len(runs[key[0]].cells)]:
+            del self.kept[key]
+        for place in [place for place, found in self.found.items() if not found or runs[place[0]].axes]:
+            del self.found[place]
+        self.partial = True
+        said = [f"{count} of {len(runs[name].cells)} cells of {name}" for name, count in done.items()]
+        if not self.figures and not self.kept:
+            return "nothing was done yet", None
+        return f"done were {', '.join(said) or 'some of the runs'}", gather(model, self)
 
     # Filling
 
     def blocks(self, blocks: Sequence[Block]) -> None:
         """Take what the user asked of the cells of a packed pass: their metrics, all at once."""
         run, store = blocks[0].run, self.store
+        if not run.metrics:
+            return
         compared = [store.plan.run(name) for plan in run.metrics for name in references(plan.value)]
         if any(len(other.cells) > 1 or other.samples > 1 for other in compared):
             for block in blocks:  # each cell is compared with one of its own
@@ -167,13 +188,15 @@ def gather(model: Model, gathered: Gathered) -> Run:
     for (name, metric), cells in gathered.figures.items():
         swept = plan.run(name)
         over = np.stack(cells).mean(1)  # [cell example], samples averaged
-        warn_of_nan(metric, name, over, swept.axes)
+        if not gathered.partial:
+            warn_of_nan(metric, name, over, swept.axes)
         shape = tuple(len(axis.labels) for axis in swept.axes)
         if swept.axes:
+            each = over.T.reshape(-1, *shape) if over.shape[1] > 1 else None
+            low, high = (None, None) if each is None else interval(each, seed=plan.seed)
             scores[f"{name}.{metric}"] = Scores(
                 over.mean(-1).reshape(shape), tuple(a.name for a in swept.axes), {a.name: a.labels for a in swept.axes},
-                units[name, metric], metric, plan.text,
-                examples=over.T.reshape(-1, *shape) if over.shape[1] > 1 else None)
+                units[name, metric], metric, plan.text, examples=each, low=low, high=high)
             figures[name, metric] = over.mean(-1).reshape(shape)
         else:
             metrics.setdefault(name, {})[metric] = float(over.mean())
@@ -184,7 +207,7 @@ def gather(model: Model, gathered: Gathered) -> Run:
         scores[f"{name}.top"] = Scores(values, ("batch", "rank"), unit="probability", name="top", spec=plan.text,
                                        labels=pieces)
     data, axes = _data(gathered)
-    claims, wrong = _claims(plan, figures)
+    claims, wrong = ((), []) if gathered.partial else _claims(plan, figures)
     visible = [run for run in plan.runs if not run.hidden]
     run = Run(plan.text, data, axes, metrics, examples, scores,
                {run.name: gathered.step_tokens.get(run.name) or plan.prompts[run.prompt].tokens for run in visible},

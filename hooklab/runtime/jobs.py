@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from ..compiler.schedule import schedule
 from ..errors import HooklabWarning
 from .measure import references, wanted_tokens
 from .packed.base import Base
-from .packed.walk import Unpackable, chunks, walk
+from .packed.cells import chunks
+from .packed.walk import Unpackable, walk
 from .passes import blocks_of, forward, rows_that_fit, width_of
 from .store import Block, Store
 
@@ -80,8 +81,18 @@ class Jobs:
         return [Job(tuple(block for block, _ in part), tuple(entry for _, entry in part), first=number == 0)
                 for number, part in enumerate(parts)]
 
-    def do(self, job: Job) -> None:
-        """One pass."""
+    def work(self, job: Job) -> int:
+        """How much a pass has to do, in tokens times blocks."""
+        layers = self.model.facts.n_layers
+        if not job.entries:
+            return layers * sum(sum(self.plan.prompts[block.run.prompt].tokens.lengths) * block.run.samples
+                                for block in job.blocks)
+        lengths = self.plan.prompts[job.blocks[0].run.prompt].tokens.lengths
+        return job.blocks[0].run.samples * sum((layers - entry.layer) * (n - p) for entry in job.entries
+                                               for p, n in zip(entry.starts, lengths, strict=True) if p is not None)
+
+    def do(self, job: Job, tick: Callable[[float], None] = lambda done: None) -> None:
+        """One pass; `tick` is told on the way what share of it is done."""
         if not job.entries:
             self.bases |= forward(self.model, self.store, list(job.blocks), self._recorded())
             return
@@ -94,7 +105,7 @@ class Jobs:
             try:
                 off = walk(self.model, self.store, self.bases[self.packings[run.name].base],
                            list(zip(job.blocks, job.entries, strict=True)), answers=answers,
-                           control=self.plan.run(self.packings[run.name].base) if job.first else None)
+                           control=self.plan.run(self.packings[run.name].base) if job.first else None, tick=tick)
                 self.off[run.name] = max(off, self.off.get(run.name, 0.0))
                 return
             except Unpackable as trouble:
@@ -109,12 +120,16 @@ class Jobs:
     def _recorded(self) -> dict[str, set[tuple[str, int]]]:
         """Base -> the sites at which cells join."""
         found: dict[str, set[tuple[str, int]]] = {}
-        for packing in self.packings.values():
+        for name, packing in self.packings.items():
             sites = found.setdefault(packing.base, {("resid_pre", 0)})
             for layer, stage in {(entry.layer, entry.stage) for entry in packing.entries}:
                 names = ("resid_pre",) if stage == START else ("resid_pre", "z") if stage == MIDDLE else (
                     "resid_post", "mlp_out")
-                sites.update((name, layer) for name in names)
+                sites.update((site, layer) for site in names)
+            run = self.plan.run(name)
+            sites.update((spot.site, spot.layer) for spot in run.captures if spot.layer is not None)
+            sites.update((spot.site, spot.layer) for edit in packing.shared for spot in edit.spots
+                         if spot.site == "z" and spot.layer is not None)  # held heads need not attend
         return found
 
 

@@ -49,7 +49,12 @@ def rows_that_fit(model: Model, width: int) -> int:
     """How many rows of `width` tokens a pass may have."""
     facts = model.facts
     wide = max(facts.d_vocab, 8 * facts.d_model, 4 * (facts.d_mlp or facts.d_model), facts.n_heads * width)
-    return max(1, BUDGET // (4 * width * wide))
+    return max(1, min(BUDGET // (4 * width * wide), tokens_at_once(model) // width))
+
+
+def tokens_at_once(model: Model) -> int:
+    """Tokens of a pass beyond which it only gets longer, not faster; short passes show progress and can be stopped."""
+    return 1 << 13 if model.device.type == "cpu" else 1 << 16
 
 
 def tasks_of(store: Store, blocks: list[Block]) -> dict[tuple[str, int | None], list[Task]]:
@@ -103,7 +108,8 @@ def forward(model: Model, store: Store, blocks: list[Block], record: Mapping[str
         return {}
     with recorder.shapes():
         run_model(model, "__call__", callbacks, *prompts, watcher=recorder.watch, **options)
-    return {block.run.name: recorder.base(block.rows, store.plan.prompts[block.run.prompt].tokens, last_logits(store, block))
+    return {block.run.name: recorder.base(block.run.name, block.rows, store.plan.prompts[block.run.prompt].tokens,
+                                           last_logits(store, block))
             for block in blocks if block.run.name in record}
 
 

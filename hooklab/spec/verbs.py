@@ -55,6 +55,7 @@ class Verb:
 STEPS = Option("steps", VALUE, "under `generate`: at which steps the edit acts; 0 is the prompt", ("prompt", "new", "all"))
 SEED = Option("seed", WHOLE, "seed of this line's random numbers; by default they derive from `seed` and the line")
 WINDOW = Option("window", WHOLE, "act on this many layers around the one named, in a sweep over layers")
+HOLDS = ("norms", "patterns", "all")
 TOP = Option("top", WHOLE, "how many to show")
 
 _ROWS = (
@@ -123,7 +124,13 @@ _ROWS = (
          (Option("renorm", TRUTH, "cut before the softmax (true, the default) or after it"), WINDOW, STEPS)),
     Verb("attribute", "read", "attribute PLACES [to METRIC] [with grad | ig | patch | dla] [from PROMPT]",
          "Says how much each place contributes to a metric.", "attribute L*H*, L*.mlp, embed with dla",
-         (Option("steps", WHOLE, "steps of integrated gradients"),)),
+         (Option("steps", WHOLE, "steps of integrated gradients"),
+          Option("hold", WORD, "what gradients take for constant: the norms' divisors, the attention patterns, or both",
+                 HOLDS),
+          Option("target", VALUE, 'an activation to attribute to instead of a metric: "L5H2.pattern[7,3]", "L3N17 @last"'),
+          Option("check", VALUE, "how many cells, or all, to compare with the exact effect of zeroing or patching them",
+                 ("all",)),
+          Option("seed", WHOLE, "seed of the draw of the cells that are checked"))),
     Verb("score", "read", "score HEADS with induction | previous | duplicate | current | first | {python}",
          "Rates attention heads by where they look.", "score each L*H* with induction"),
     Verb("lens", "read", "lens [PLACES]", "Reads the stream through the final norm and the unembedding.",

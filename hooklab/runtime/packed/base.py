@@ -23,6 +23,7 @@ class Base:
     """What a recorded pass left, rows of one run only.
 
     Attributes:
+        run: Its name.
         tokens: Tokens of its prompt.
         sites: (site, layer) -> the value before any edit of that site, [row pos …].
         keys, values: Per layer, as the dot product saw them: [row pos kv_head d_head].
@@ -33,6 +34,7 @@ class Base:
         causal: Which keys come before which query, once somebody asked: [query_pos, key_pos].
     """
 
+    run: str
     tokens: Any
     sites: dict[tuple[str, int], Tensor]
     keys: list[Tensor]
@@ -88,11 +90,11 @@ class Recorder:
         assert layer is not None
         self.inner[layer] = rearrange(key, "b h p d -> b p h d"), rearrange(value, "b h p d -> b p h d"), mask
 
-    def base(self, rows: range, tokens: Any, logits: Tensor) -> Base:
+    def base(self, run: str, rows: range, tokens: Any, logits: Tensor) -> Base:
         """The rows of one run."""
         cut = slice(rows.start, rows.stop)
         layers = range(len(self.inner))
-        return Base(tokens, {place: value[cut].detach() for place, value in self.sites.items()},
+        return Base(run, tokens, {place: value[cut].detach() for place, value in self.sites.items()},
                     [self.inner[n][0][cut].detach().contiguous() for n in layers],
                     [self.inner[n][1][cut].detach().contiguous() for n in layers],
                     [_rows(self.inner[n][2], cut) for n in layers], logits.detach(),

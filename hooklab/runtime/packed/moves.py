@@ -1,7 +1,7 @@
 """Patches of many cells at one place, done as one copy.
 
-A sweep of patches has one small edit per cell. Where each cell has no more than one at a place, and all take from runs
-that are not swept, they are merged: one list of where to write, one of where to read.
+A sweep of patches has one small edit per cell. Where all take from runs that are not swept, they are merged, line by
+line: one list of where to write, one of where to read.
 """
 
 from __future__ import annotations
@@ -52,15 +52,18 @@ def merged(store: Store, tasks: list[Task]) -> list[Move] | None:
     """The tasks of one place as moves; None when they must be done one by one."""
     if not all(_plain(store, task) for task in tasks):
         return None
-    blocks = [block.key for task in tasks for block in task.blocks]
-    if len(set(blocks)) < len(blocks):
-        return None
-    found: dict[tuple[str, bool], list[Task]] = {}
-    for task in tasks:
+    lines: list[dict[tuple[str, bool], list[Task]]] = []
+    seen: set[tuple[str, int]] = set()
+    for task in tasks:  # in the order of their lines: a second edit of a cell comes after the first
+        mine = {block.key for block in task.blocks}
+        if not lines or seen & mine:
+            lines.append({})
+            seen = set()
+        seen |= mine
         assert isinstance(task.edit.value, Same)
-        found.setdefault((task.edit.value.run, task.spot.heads is None), []).append(task)
+        lines[-1].setdefault((task.edit.value.run, task.spot.heads is None), []).append(task)
     try:
-        return [_move(store, run, own) for (run, _), own in found.items()]
+        return [_move(store, run, own) for line in lines for (run, _), own in line.items()]
     except ValueError:
         return None  # places and sources of different lengths: one by one, the first that is wrong says so
 

@@ -32,6 +32,7 @@ class Strands:
     """The strands of a chunk.
 
     Attributes:
+        rows: Row of the chunk's blocks that each belongs to, [strand].
         base_row: Row of the recorded pass that each continues, [strand].
         start: First column of each, [strand].
         offset: First token of each on the packed axis, [strand + 1].
@@ -55,7 +56,7 @@ class Strands:
                     found.append((depth, row, inside, column))
         found.sort(key=lambda strand: strand[0])
         table = torch.tensor(found, dtype=torch.long).reshape(-1, 4)
-        rows, self.base_row, self.start = table[:, 1], table[:, 2], table[:, 3]
+        self.rows, self.base_row, self.start = table[:, 1], table[:, 2], table[:, 3]
         self.depths = table[:, 0].tolist()
         length = self.width - self.start
         self.offset = torch.cat([torch.zeros(1, dtype=torch.long), length.cumsum(0)])
@@ -66,7 +67,7 @@ class Strands:
         self.position = self.column - pad[self.base_row[self.strand] % size]
         n_rows = max((block.rows.stop for block, _ in blocks), default=0)
         self.of_row = torch.full((n_rows + 1,), -1, dtype=torch.long)
-        self.of_row[rows] = torch.arange(len(found))
+        self.of_row[self.rows] = torch.arange(len(found))
         self.ends = torch.tensor([sum(d < bound for d in self.depths) for bound in range(3 * n_layers + 1)])
 
     def __len__(self) -> int:
