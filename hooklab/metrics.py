@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,12 @@ class AtLast:
     True
     """
 
-    of: Callable[[Tensor], object]
+    of: Callable[[Tensor], Any]
     at_last = True
+
+    def __call__(self, out: Any) -> Any:
+        """The function of the last logits of a model's output."""
+        return self.of(out.logits[:, -1])
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -113,7 +113,8 @@ def test_random_numbers_of_a_line_stay_when_lines_are_added():
 def test_a_plan_says_what_will_run():
     text = str(plan('prompt p = "a bb ccc"\nrun r on p:\n    zero each L*H*\n    cut L1 @0 -> @last\nrun g on p:\n'
                     "    steer L2.resid by 2\n    save L0.mlp_out\n    generate 4"))
-    for part in ("14 rows of 3 tokens", "3 layer × 4 head", "zero L0H0.result", "generate: g, 4 tokens", "layers 1"):
+    for part in ("12 rows of 3 tokens", "what all its cells share", "3 layer × 4 head", "zero L0H0.result",
+                 "generate: g, 4 tokens", "layers 1"):
         assert part in text
 
 

@@ -1,4 +1,4 @@
-"""Packed sweeps give what one whole pass per cell gives: against Hugging Face modules with plain torch hooks, cell by cell."""
+"""Packed sweeps give what one whole pass per cell gives: against Hugging Face modules with plain torch hooks."""
 
 from __future__ import annotations
 

@@ -123,8 +123,8 @@ class _Search:
 
     def names(self, nodes: str | Sequence[str]) -> list[str]:
         """Every component by its own address, in the order of a forward pass."""
-        plan = self.model.plan("\n".join([*self.asking.lines, "run chosen on clean:", f"    patch {places(nodes)} from corrupt"]),
-                               values=self.asking.values)
+        lines = [*self.asking.lines, "run chosen on clean:", f"    patch {places(nodes)} from corrupt"]
+        plan = self.model.plan("\n".join(lines), values=self.asking.values)
         spots = [spot for edit in plan.run("chosen").cells[0].edits for spot in edit.spots]
         found = []
         for spot in sorted(spots, key=lambda spot: spot.order):

@@ -39,8 +39,8 @@ def dealt(values: dict[str, Any], seed: int) -> dict[str, Any]:
     """Answers (and wrong answers with them) given to other pairs: no pair keeps its own where that can be."""
     named = [name for name in ("answer", "wrong") if isinstance(values.get(name), (list, tuple))]
     if not named or len({tuple(repr(values[name][i]) for name in named) for i in range(len(values[named[0]]))}) < 2:
-        raise ControlError("control=\"labels\" deals the answers out to other pairs: give a list of answers that differ, one "
-                           "for each pair, or take control=\"weights\"")
+        raise ControlError("control=\"labels\" deals the answers out to other pairs: give a list of answers that differ, "
+                           "one for each pair, or take control=\"weights\"")
     size = len(values[named[0]])
     draw = random.Random(seed)
     best, order = -1, list(range(size))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..compiler.plan import Plan, Reading, Spot
 from ..errors import did_you_mean
+from ..model import ports
 from ..records import Scores
 from ..runtime.gradients import gradients
 from ..runtime.passes import forward
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 METHODS = ("eap", "eap-ig")
 ENTRY = Spot("resid_pre", 0)
+TOGETHER = 64
+"""Receivers whose gradients are multiplied at once."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,16 @@ def _scores(model: Model, plan: Plan, starts: list[Sender], ends: list[Inlet], m
     sites = {name: captured(model, store, block, spots) for name, block in blocks.items()}
     changes = torch.stack([_write(sites["corrupt"], s) - _write(sites["clean"], s) for s in starts])
     gradient = _gradient(model, store, blocks["clean"], method, steps, hold, sites)
-    found = torch.full((blocks["clean"].size, len(starts), len(ends)), torch.nan, dtype=torch.float64)
-    for j, end in enumerate(ends):
-        ahead = [i for i, s in enumerate(starts) if s.after < end.before]
-        found[:, ahead, j] = torch.einsum("sbpd,bpd->bs", changes[ahead].to(gradient[end]), gradient[end]).double().cpu()
-    return found.numpy()
+    there = torch.tensor([[start.after < end.before for end in ends] for start in starts])
+    found = torch.cat([_products(changes, [gradient[end] for end in ends[i:i + TOGETHER]])
+                       for i in range(0, len(ends), TOGETHER)], -1)
+    return np.asarray(found.cpu().masked_fill(~there, torch.nan).numpy())
+
+
+def _products(changes: Tensor, grads: list[Tensor]) -> Tensor:
+    """Every sender's change times every receiver's gradient, each [batch pos d_model]: [batch sender receiver]."""
+    one, other = changes.to(grads[0]).transpose(0, 1).flatten(2), torch.stack(grads, 1).flatten(2)
+    return torch.einsum("bsx,brx->bsr", ports.wide(one), ports.wide(other)).double()
 
 
 def _block(plan: Plan, name: str) -> Block:

@@ -34,7 +34,7 @@ def effects(run: Run, swept: str, metric: str, scale: Scale, *, seed: int = 0, s
     Raises:
         SweepError: the metric is the same on both ends of the scale (unless `strict` is false).
     """
-    raw = run.scores[f"{swept}.{metric}"]
+    raw = run.scores.get(f"{swept}.{metric}") or _single(run, swept, metric)
     each = np.asarray(raw.values[None] if raw.examples is None else raw.examples, dtype=np.float64)
     start = each - _beside(_untouched(run, scale.start, metric, len(each)), each)
     several = len(each) > 1
@@ -46,14 +46,20 @@ def effects(run: Run, swept: str, metric: str, scale: Scale, *, seed: int = 0, s
     zero, one = (_untouched(run, name, metric, len(each)) for name in (scale.zero, scale.one))
     whole = float((one - zero).mean())
     if strict and not abs(whole) > 1e-6 * max(1.0, float(np.abs(one).mean())):
-        raise SweepError(f"{metric} is {one.mean():.6g} on {scale.one} and {zero.mean():.6g} on {scale.zero}, so there is no "
-                         "effect to normalise by: take normalise=False, or other prompts")
+        raise SweepError(f"{metric} is {one.mean():.6g} on {scale.one} and {zero.mean():.6g} on {scale.zero}, so there is "
+                         "no effect to normalise by: take normalise=False, or other prompts")
     part = each - _beside(zero, each)
     low, high = ratio_interval(part, one - zero, seed=seed) if several else (None, None)
     return replace(raw, values=part.mean(0) / whole, examples=part / whole if several else None, unit="fraction",
                    low=low, high=high, p=p, ends=(float(zero.mean()), float(one.mean())), raw_unit=raw.unit,
                    note=f"{scale.words}: 0 is {metric} of {scale.zero}, 1 that of {scale.one}"
                         + (f"; p-values are of a change from {scale.start}" if several else ""))
+
+
+def _single(run: Run, name: str, metric: str) -> Scores:
+    """A sweep of one cell, which the language takes for none."""
+    each = np.asarray(run.examples[name][metric], dtype=np.float64).reshape(-1)
+    return Scores(np.asarray(each.mean()), (), name=metric, spec=run.spec, examples=each if len(each) > 1 else None)
 
 
 def _untouched(run: Run, name: str, metric: str, size: int) -> np.ndarray:

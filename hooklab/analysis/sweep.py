@@ -30,7 +30,8 @@ ABLATIONS = {"zero": "ablate {} with zero", "mean": "ablate {} with mean over {{
 def sweep(model: Model, clean: Any, corrupt: Any = None, sites: str | Sequence[str] = "L*.resid_pre",
           positions: Any = None, metric: str | Callable[[Tensor], Any] = "logit_diff", *, answer: Any = None,
           wrong: Any = None, mode: str = "denoise", method: str = "patch", over: Any = None, window: int | None = None,
-          align: str | None = None, to: str | None = None, mlps: str | None = None, normalise: bool = True, control: str | None = None, seed: int = 0,
+          align: str | None = None, to: str | None = None, mlps: str | None = None,
+          normalise: bool = True, control: str | None = None, seed: int = 0,
           rows: int | None = None, progress: Progress | None = None) -> Scores:
     """The effect of patching (or ablating) every place of a list, one at a time.
 

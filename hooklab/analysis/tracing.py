@@ -61,7 +61,8 @@ def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str 
     """
     if not noise > 0:
         raise SweepError("causal tracing needs noise: noise=3 is three standard deviations of the embeddings")
-    asking = Asking().prompt("clean", prompt).line(f"mark subject = {_position(subject)}", *([f"seed {seed}"] if seed else []))
+    asking = Asking().prompt("clean", prompt).line(f"mark subject = {_position(subject)}")
+    asking.line(*([f"seed {seed}"] if seed else []))
     name = asking.answer(answer, wrong).metric(metric)
     extra = f" window={window}" if window else ""
     asking.line("run noised on clean:", f"    noise embed @subject by {float(noise)!r} * sigma samples={int(samples)}",

@@ -62,7 +62,8 @@ def _width(plan: Plan, group: tuple[RunPlan, ...]) -> int:
 
 def _swept(run: RunPlan) -> str:
     axes = " × ".join(f"{len(axis.labels)} {axis.name}" for axis in run.axes)
-    return run.name.replace("~", ", what all its cells share") + (f" [{axes}]" if axes else "") + (f" × {run.samples} samples" if run.samples > 1 else "")
+    name = run.name.replace("~", ", what all its cells share")
+    return name + (f" [{axes}]" if axes else "") + (f" × {run.samples} samples" if run.samples > 1 else "")
 
 
 def _edits(run: RunPlan) -> list[str]:

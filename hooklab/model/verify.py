@@ -338,10 +338,11 @@ def _error(value: Tensor, expected: Tensor) -> float:
     return float((value - expected)[visible].abs().max()) / scale
 
 
-def _random_ids(model: Model, *, seed: int, length: int = N_TOKENS) -> tuple[int, ...]:
+def _random_ids(model: Model, *, seed: int, length: int = 0) -> tuple[int, ...]:
     """Seeded random tokens that are no special ones; the caller's random state is left alone."""
     special = set(getattr(model.tokenizer, "all_special_ids", ()) or ()) | set(model.reader.image_ids)
     size = min(model.hf.get_input_embeddings().weight.shape[0], model.facts.d_vocab)
     allowed = [i for i in range(size) if i not in special] if size < 100_000 else list(range(1000, 50_000))
     generator = torch.Generator().manual_seed(seed)
+    length = length or min(N_TOKENS, model.facts.n_ctx or N_TOKENS)
     return tuple(allowed[i] for i in torch.randint(len(allowed), (length,), generator=generator).tolist())

@@ -12,7 +12,7 @@ class Agreement:
     """How well approximate numbers go with exact ones.
 
     >>> print(agree(np.array([1.0, 2.0, -1.0]), np.array([1.5, 2.5, np.nan])))
-    correlation 1.00, rank correlation 1.00, same sign 100 % (2 cells)
+    correlation 1.00, rank correlation 1.00, same sign 100 %, error 25 % (2 cells)
 
     Attributes:
         correlation: Pearson's; NaN where one side is constant or there are fewer than two cells.
@@ -20,16 +20,18 @@ class Agreement:
         signs: The share of cells with the same sign, of those that are not zero on both sides. What is below a
             hundred-thousandth of its side's largest is zero: the sign of what rounding leaves means nothing.
         cells: How many cells were compared.
+        error: The mean distance from the exact numbers, as a share of their mean size; correlations are blind to scale.
     """
 
     correlation: float
     rank_correlation: float
     signs: float
     cells: int
+    error: float
 
     def __str__(self) -> str:
         return (f"correlation {self.correlation:.2f}, rank correlation {self.rank_correlation:.2f}, "
-                f"same sign {self.signs:.0%} ({self.cells} cells)").replace("%", " %")
+                f"same sign {self.signs:.0%}, error {self.error:.0%} ({self.cells} cells)").replace("%", " %")
 
 
 def agree(approx: np.ndarray, exact: np.ndarray) -> Agreement:
@@ -40,7 +42,9 @@ def agree(approx: np.ndarray, exact: np.ndarray) -> Agreement:
     sx, sy = _signs(x), _signs(y)
     some = (sx != 0) | (sy != 0)
     signs = float(np.mean(sx[some] == sy[some])) if some.any() else float("nan")
-    return Agreement(_pearson(x, y), _pearson(ranks(x), ranks(y)), signs, len(x))
+    size = float(np.abs(y).sum())
+    error = float(np.abs(x - y).sum()) / size if size > 0 else float("nan")
+    return Agreement(_pearson(x, y), _pearson(ranks(x), ranks(y)), signs, len(x), error)
 
 
 def _signs(x: np.ndarray) -> np.ndarray:
