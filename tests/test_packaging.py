@@ -10,6 +10,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import hooklab as hl
 from hooklab.families import _BUILT_IN, WRAPPERS
 
@@ -90,6 +92,18 @@ def test_the_readme_example_runs(tmp_path):
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert done.stdout == output
+
+
+def test_the_sweep_of_the_readme_gives_what_stands_under_it(capsys):
+    """To the letter, numbers to the third digit: processors differ in the last ones."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((code, output),) = re.findall(r"<!-- sweep -->\n```python\n(.*?)```\n\n```text\n(.*?)```", readme, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    number = re.compile(r"-?\d+\.\d+")
+    assert number.sub("0", said).split() == number.sub("0", output).split()
+    found, written = ([float(n) for n in number.findall(text)] for text in (said, output))
+    assert found == pytest.approx(written, rel=0.02, abs=0.01)
 
 
 def test_the_readme_names_every_family():

@@ -173,6 +173,8 @@ def test_controls_find_nothing_of_the_kind_and_leave_the_model_alone() -> None:
     assert scores.control is not None
     assert np.abs(scores.control.values).max() < 0.2 * np.abs(scores.values).max()
     assert all(torch.equal(parameter, before[name]) for name, parameter in lab().hf.named_parameters())
+    scaled = hl.sweep(lab(), **ioi(PAIRS), sites="L*H*", control="weights")
+    assert scaled.control is not None and np.abs(scaled.control.values).max() < 0.1
     dealt = hl.sweep(lab(), **ioi(PAIRS), sites="L*H*", control="labels", normalise=False).control
     assert dealt is not None and np.abs(dealt.values).max() < np.abs(scores.values).max()
 
@@ -234,10 +236,10 @@ def test_a_circuit_is_a_cell_that_holds() -> None:
     ({"metric": "logit_dif"}, SweepError, "logit_diff"),
     ({"control": "label"}, SweepError, "labels"),
     ({"control": "labels"}, hl.errors.HooklabError, "answers that differ"),
-    ({"sites": []}, SweepError, "no site"),
+    ({"sites": []}, SweepError, "no place"),
     ({"sites": "L9.resid_pre"}, SpecError, "layers"),
-    ({"positions": "Marty"}, SpecError, ""),
-    ({"answer": None, "wrong": " John"}, SweepError, "right one"),
+    ({"positions": "Marty"}, SpecError, "Marty"),
+    ({"answer": None, "wrong": " John"}, SweepError, "right next token"),
     ({"answer": None, "wrong": None}, SpecError, "answer"),
 ], ids=str)
 def test_what_cannot_be_done_is_said(kwargs: dict[str, Any], error: type[Exception], match: str) -> None:

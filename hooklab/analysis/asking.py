@@ -30,13 +30,15 @@ class Asking:
     ['prompt clean = "Hello"', 'answer " a" vs " b"', 'metric logit_diff']
     """
 
+    error: type[HooklabError] = SweepError
     lines: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
+    suggestion: str = ""
 
     @property
     def text(self) -> str:
         """The spec so far."""
-        return "\n".join(self.lines) + "\n"
+        return "\n".join(self.lines)
 
     def line(self, *lines: str) -> Asking:
         """Add lines."""
@@ -45,28 +47,35 @@ class Asking:
 
     def prompt(self, name: str, value: Any) -> Asking:
         """A prompt: text as text, all else by its name in braces."""
-        if isinstance(value, str):
-            return self.line(f"prompt {name} = {quote(value)}")
         if isinstance(value, (list, tuple)) and value and all(isinstance(text, str) for text in value):
             return self.line(f"prompt {name} = [{', '.join(quote(text) for text in value)}]")
-        self.values[name] = value
-        return self.line(f"prompt {name} = {{{name}}}")
+        return self.line(f"prompt {name} = {self.value(name, value)}")
+
+    def value(self, name: str, value: Any) -> str:
+        """A value in a line: text as text, all else by a name in braces."""
+        if isinstance(value, str):
+            return quote(value)
+        self.values[name] = value.tolist() if hasattr(value, "tolist") else value
+        return f"{{{name}}}"
 
     def answer(self, answer: Any, wrong: Any = None) -> Asking:
         """The right answer and the wrong one, where they are given."""
-        parts = []
-        for name, value in (("answer", answer), ("wrong", wrong)):
-            if isinstance(value, str):
-                parts.append(quote(value))
-            elif value is not None:
-                self.values[name] = value.tolist() if hasattr(value, "tolist") else value
-                parts.append(f"{{{name}}}")
         if wrong is not None and answer is None:
-            raise SweepError("a wrong answer needs the right one beside it: answer=")
-        return self.line("answer " + " vs ".join(parts)) if parts else self
+            raise self.error("wrong= goes with answer=, the right next token.")
+        if answer is None:
+            return self
+        against = "" if wrong is None else f" vs {self.value('wrong', wrong)}"
+        self.suggestion = "logit" if wrong is None else "logit_diff"
+        return self.line(f"answer {self.value('answer', answer)}{against}")
+
+    def suggested(self) -> str:
+        """The metric that the answers suggest."""
+        if not self.suggestion:
+            raise self.error("say what to attribute to: metric=, answer=, or target=.")
+        return self.suggestion
 
     def metric(self, metric: str | Callable[[Any], Any], against: str = "clean") -> str:
-        """A metric by name, or a function of the last logits; returns the name of its numbers.
+        """A metric by name, an expression, or a function of the last logits; returns the name of its numbers.
 
         Raises:
             SweepError: there is no such metric.
@@ -75,14 +84,17 @@ class Asking:
             self.values["m"] = AtLast(metric)
             self.line("metric m = {m}")
             return "m"
+        if not metric.isidentifier():
+            self.line(f"metric m = {metric}")
+            return "m"
         if metric not in METRICS:
-            raise SweepError(f"there is no metric {metric!r}.{did_you_mean(metric, METRICS)} It may also be a function of "
+            raise self.error(f"there is no metric {metric!r}.{did_you_mean(metric, METRICS)} It may also be a function of "
                              "the logits [batch d_vocab]")
         self.line(f"metric kl = kl({against})" if metric == "kl" else f"metric {metric}")
         return metric
 
 
-def places(sites: str | Iterable[str], positions: Any = None) -> str:
+def places(sites: str | Iterable[str], positions: Any = None, error: type[HooklabError] = SweepError) -> str:
     """`SITE @…, SITE @…`: several sites are one list, and each has the positions.
 
     Raises:
@@ -93,7 +105,7 @@ def places(sites: str | Iterable[str], positions: Any = None) -> str:
     """
     named = [sites] if isinstance(sites, str) else list(sites)
     if not named:
-        raise SweepError("there is no site to sweep over")
+        raise error("there is no place: sites= is empty.")
     at = "" if positions is None else " @" + str(positions).removeprefix("@")
     return ", ".join(name.removeprefix("each ") + at for name in named)
 

@@ -7,16 +7,14 @@ of the scores is text that does the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..errors import HooklabError, did_you_mean
-from ..metrics import AtLast
 from ..records import Scores
-from ..spec.builder import Builder, py, spec
 from ..spec.verbs import ATTRIBUTIONS, HOLDS
+from .asking import Asking, places
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -26,22 +24,6 @@ RUN = "attributed"
 
 class AttributionError(HooklabError):
     """An attribution that cannot be set up as asked."""
-
-
-class Answered(AtLast):
-    """A function of the answer's logits that the language takes for a metric."""
-
-    def __call__(self, out: Any) -> Any:
-        """The metric of a model's output whose last position is the answer's."""
-        return self.of(out.logits[:, -1])
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An attribution as text and values."""
-
-    text: str
-    values: dict[str, Any]
 
 
 def attribute(model: Model, prompt: Any, sites: str | Sequence[str] = "L*H*",
@@ -119,7 +101,7 @@ def checked(model: Model, prompt: Any, sites: str | Sequence[str] = "L*H*",
 
 def written(prompt: Any, sites: str | Sequence[str], metric: Any, *, method: str = "grad", source: Any = None,
             answer: Any = None, wrong: Any = None, positions: Any = None, target: Any = None,
-            hold: str | Sequence[str] = (), steps: int = 20, check: int | bool = 0, seed: int = 0) -> Asked:
+            hold: str | Sequence[str] = (), steps: int = 20, check: int | bool = 0, seed: int = 0) -> Asking:
     """The spec of an attribution, and the values of its braces.
 
     Raises:
@@ -130,56 +112,22 @@ def written(prompt: Any, sites: str | Sequence[str], metric: Any, *, method: str
                                f"There are {', '.join(ATTRIBUTIONS)}.")
     if method == "patch" and source is None:
         raise AttributionError('method="patch" takes source=, the prompt to patch from.')
-    values: dict[str, Any] = {}
-    named = {"main": prompt} if source is None else {"main": prompt, "source": source}
-    made = with_metric(with_prompts(spec(), named, values), metric, answer, wrong, values,
-                       needed=target is None, other="source" if source is not None else "main")
-    options: dict[str, Any] = {"hold": _held(hold)}
-    if method == "ig":
-        options["steps"] = steps
+    asking = Asking(AttributionError).prompt("main", prompt)
+    if source is not None:
+        asking.prompt("source", source)
+    asking.answer(answer, wrong)
+    if metric is not None:
+        asking.metric(metric, "main" if source is None else "source")
+    elif target is None:
+        asking.metric(asking.suggested())
+    options = {"hold": _held(hold), "steps": steps if method == "ig" else None,
+               "target": None if target is None else asking.value("target", target)}
     if check:
         options |= {"check": "all" if check is True else int(check), "seed": seed}
-    to = None
-    if target is not None:
-        options["target"] = target if isinstance(target, str) else _brace("target", target, values)
-        to = "entropy" if answer is None and metric is None else None  # a line without a metric is refused
-    line = spec().attribute(_places(sites, positions), to, method, None if source is None else "source", **options)
-    return Asked(str(made.run("main", line, name=RUN)), values)
-
-
-def with_prompts(made: Builder, prompts: dict[str, Any], values: dict[str, Any]) -> Builder:
-    """Prompt lines: text as text, all else by its name in braces."""
-    for name, value in prompts.items():
-        texts = [value] if isinstance(value, str) else value
-        plain = isinstance(texts, (list, tuple)) and bool(texts) and all(isinstance(text, str) for text in texts)
-        made = made.prompt(value if plain else _brace(name, value, values), name=name)
-    return made
-
-
-def with_metric(made: Builder, metric: Any, answer: Any, wrong: Any, values: dict[str, Any], *, needed: bool,
-                other: str) -> Builder:
-    """Lines of the answer and the metric; `other` is the run that kl compares with."""
-    if answer is None and wrong is not None:
-        raise AttributionError("wrong= goes with answer=, the right next token.")
-    if answer is not None:
-        made = made.answer(*(None if side is None else side if isinstance(side, str) else _brace(name, _plain(side), values)
-                             for name, side in (("answer", answer), ("wrong", wrong))))
-    if metric is None:
-        if answer is None and needed:
-            raise AttributionError("say what to attribute to: metric=, answer=, or target=.")
-        return made if answer is None or not needed else made.metric("logit" if wrong is None else "logit_diff")
-    if callable(metric):
-        return made.metric(metric=_brace("metric", Answered(metric), values))
-    return made.metric(f"kl({other})" if metric == "kl" else metric)
-
-
-def _brace(name: str, value: Any, values: dict[str, Any]) -> Any:
-    values[name] = value
-    return py(name)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+    line = f"attribute {places(sites, positions, AttributionError)} with {method}"
+    line += "" if source is None else " from source"
+    line += "".join(f" {name}={value}" for name, value in options.items() if value is not None)
+    return asking.line(f"run {RUN} on main:", f"    {line}")
 
 
 def held_names(hold: str | Sequence[str]) -> tuple[str, ...]:
@@ -200,12 +148,3 @@ def _held(hold: str | Sequence[str]) -> str | None:
     """The same as an option of the line."""
     names = held_names(hold)
     return "all" if len(names) == len(HOLDS) - 1 else names[0] if names else None
-
-
-def _places(sites: str | Sequence[str], positions: Any) -> str:
-    """Places of the line, each with the position."""
-    named = [sites] if isinstance(sites, str) else list(sites)
-    if not named:
-        raise AttributionError("there is no place to attribute to: sites= is empty.")
-    at = "" if positions is None else f" @{str(positions).removeprefix('@')}"
-    return ", ".join(name.removeprefix("each ") + at for name in named)

@@ -114,7 +114,7 @@ class _Search:
 
     def run(self, lines: Sequence[str]) -> Run:
         """A run of the prompts with some lines more."""
-        text = "\n".join([*self.asking.lines, *lines]) + "\n"
+        text = "\n".join([*self.asking.lines, *lines])
         return self.model.run(self.model.plan(text, values=self.asking.values), rows=self.rows)
 
     def share(self, value: Any) -> Any:
@@ -176,8 +176,8 @@ class _Search:
     def spec(self, removed: Sequence[str], share: float) -> str:
         """A cell that runs the circuit."""
         if not removed:
-            return "\n".join(self.asking.lines) + "\n"
+            return "\n".join(self.asking.lines)
         metric = self.metric
         value = self.ends[0] + share * (self.ends[1] - self.ends[0])
         return "\n".join([*self.asking.lines, "run circuit on clean:", f"    patch {', '.join(removed)} from corrupt",
-                          f"expect circuit.{metric} ~= {value!r}"]) + "\n"
+                          f"expect circuit.{metric} ~= {value!r}"])

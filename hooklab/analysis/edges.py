@@ -27,8 +27,8 @@ from ..runtime.gradients import gradients
 from ..runtime.passes import forward
 from ..runtime.readings import captured
 from ..runtime.store import Block, Store
-from ..spec.builder import spec
-from .attribute import AttributionError, held_names, with_metric, with_prompts
+from .asking import Asking
+from .attribute import AttributionError, held_names
 from .inlets import Inlet, inlets, read_gradients, wanted
 
 if TYPE_CHECKING:
@@ -143,10 +143,9 @@ def _plan(model: Model, metric: Any, clean: Any, corrupt: Any, answer: Any, wron
     Raises:
         AttributionError: the prompts are not of one length, pair by pair.
     """
-    values: dict[str, Any] = {}
-    made = with_metric(with_prompts(spec(), {"clean": clean, "corrupt": corrupt}, values), metric, answer, wrong, values,
-                       needed=True, other="clean")
-    plan = model.plan(str(made), values=values)
+    asking = Asking(AttributionError).prompt("clean", clean).prompt("corrupt", corrupt).answer(answer, wrong)
+    asking.metric(asking.suggested() if metric is None else metric)
+    plan = model.plan(asking.text, values=asking.values)
     lengths = [plan.prompts[name].tokens.lengths for name in ("clean", "corrupt")]
     if lengths[0] != lengths[1]:
         raise AttributionError(f"the prompts have {list(lengths[0])} and {list(lengths[1])} tokens: edges are compared "

@@ -28,11 +28,19 @@ class Scale:
     words: str = ""
 
 
-def effects(run: Run, swept: str, metric: str, scale: Scale, *, seed: int = 0, strict: bool = True) -> Scores:
+def effects(run: Run, swept: str, metric: str, scale: Scale, *, seed: int = 0, whole: float | None = None) -> Scores:
     """The effects of a swept run; with several examples their mean, interval and p-values.
 
+    Args:
+        run: What was run.
+        swept: The name of the swept run.
+        metric: The name of the metric.
+        scale: What effects are measured against.
+        seed: Of intervals and p-values.
+        whole: What 1 is, where it is not the difference of this run's ends: that of the run which this one controls.
+
     Raises:
-        SweepError: the metric is the same on both ends of the scale (unless `strict` is false).
+        SweepError: the metric is the same on both ends of the scale.
     """
     raw = run.scores.get(f"{swept}.{metric}") or _single(run, swept, metric)
     each = np.asarray(raw.values[None] if raw.examples is None else raw.examples, dtype=np.float64)
@@ -44,14 +52,15 @@ def effects(run: Run, swept: str, metric: str, scale: Scale, *, seed: int = 0, s
         return replace(raw, values=start.mean(0), examples=start if several else None, low=low, high=high, p=p,
                        note=f"{scale.words}: {metric} less that of the untouched run")
     zero, one = (_untouched(run, name, metric, len(each)) for name in (scale.zero, scale.one))
-    whole = float((one - zero).mean())
-    if strict and not abs(whole) > 1e-6 * max(1.0, float(np.abs(one).mean())):
+    span = np.full(len(each), whole) if whole is not None else one - zero
+    whole = float(span.mean())
+    if not abs(whole) > 1e-6 * max(1.0, float(np.abs(one).mean())):
         raise SweepError(f"{metric} is {one.mean():.6g} on {scale.one} and {zero.mean():.6g} on {scale.zero}, so there is "
                          "no effect to normalise by: take normalise=False, or other prompts")
     part = each - _beside(zero, each)
-    low, high = ratio_interval(part, one - zero, seed=seed) if several else (None, None)
+    low, high = ratio_interval(part, span, seed=seed) if several else (None, None)
     return replace(raw, values=part.mean(0) / whole, examples=part / whole if several else None, unit="fraction",
-                   low=low, high=high, p=p, ends=(float(zero.mean()), float(one.mean())), raw_unit=raw.unit,
+                   low=low, high=high, p=p, ends=(float(zero.mean()), float(zero.mean()) + whole), raw_unit=raw.unit,
                    note=f"{scale.words}: 0 is {metric} of {scale.zero}, 1 that of {scale.one}"
                         + (f"; p-values are of a change from {scale.start}" if several else ""))
 

@@ -55,7 +55,7 @@ def sweep(model: Model, clean: Any, corrupt: Any = None, sites: str | Sequence[s
         mlps: On the way to a receiver, MLPs are computed anew (`"recompute"`) or held (`"freeze"`).
         normalise: Give (metric − corrupted) / (clean − corrupted). Without it, and for ablations, the metric's change.
         control: `"weights"` repeats the sweep on a model with shuffled weights, `"labels"` with the answers dealt out
-            to other pairs; the result is in `.control`.
+            to other pairs; the result is in `.control`, in units of the same difference between clean and corrupted.
         seed: Of resampling, intervals and controls.
         rows: Most whole rows of a pass; by default what fits into a gigabyte.
         progress: Called with (done, total, what).
@@ -99,15 +99,15 @@ def sweep(model: Model, clean: Any, corrupt: Any = None, sites: str | Sequence[s
     name = asking.line(*([f"seed {seed}"] if seed else [])).answer(answer, wrong).metric(metric)
     asking.line(f"run swept on {on}:", f"    {line}")
 
-    def measured(values: dict[str, Any], *, strict: bool = True) -> Scores:
+    def measured(values: dict[str, Any], whole: float | None = None) -> Scores:
         run = model.run(model.plan(asking.text, values=values), rows=rows, progress=progress)
-        return effects(run, "swept", name, scale, seed=seed, strict=strict)
+        return effects(run, "swept", name, scale, seed=seed, whole=whole)
 
     found = measured(asking.values)
     if control is None:
         return found
     with controlled(model, control, asking.values, seed) as values:
-        return replace(found, control=measured(values, strict=False))
+        return replace(found, control=measured(values, None if found.ends is None else found.ends[1] - found.ends[0]))
 
 
 def _ablation(asking: Asking, method: str, where: str, prompt: Any, corrupt: Any, over: Any) -> tuple[str, str, Scale]:

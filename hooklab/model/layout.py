@@ -46,6 +46,7 @@ class Layout:
         self.config = config
         self.family = (table or family(config.model_type)).for_config(config)
         self.names = {id(module): name for name, module in hf.named_modules()}
+        self.dropouts = [module for module in hf.modules() if isinstance(module, nn.Dropout)]
         self.blocks: list[nn.Module] = list(self.module(self.base, self.family.blocks))
         self.has_head = hf.get_output_embeddings() is not None if hasattr(hf, "get_output_embeddings") else False
         self.facts = self._facts()

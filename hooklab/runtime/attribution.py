@@ -15,7 +15,7 @@ from .evaluate import part
 from .exact import chosen, exact, what
 from .gradients import gradients
 from .measure import measure
-from .readings import Found, captured, over_examples, position_columns
+from .readings import Found, captured, position_columns
 from .store import Block, Store, trouble
 
 if TYPE_CHECKING:
@@ -38,16 +38,18 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     with torch.inference_mode(False), torch.enable_grad() if method != "dla" else torch.no_grad():
         parts = METHODS[method](model, store, block, reading)
     rows = [_summed(store, block, reading, spot, value) for spot, value in parts]
-    values = np.stack(rows).reshape([len(axis.labels) for axis in reading.axes])
+    each = np.stack(rows, 1).reshape(-1, *(len(axis.labels) for axis in reading.axes))  # [example, axes]
+    values, each_ = each.mean(0), each if len(each) > 1 else None
     unit = "" if reading.value is None else reading.value.unit
     note = f"{method} attribution of {reading.option('metric')}" + _said(reading)
     count = int(reading.option("check", 0))
     if not count:
-        return [Found("attribute", values, unit, note=note)]
+        return [Found("attribute", values, unit, note=note, examples=each_)]
     cells = chosen(count, values.size, int(reading.option("draw", 0)))
     truth = np.full(values.size, np.nan)
     truth[cells] = exact(model, store, block, reading, cells)
-    return [Found("attribute", values, unit, note=f"{note}; against exact {what(reading)}: {agree(values, truth)}"),
+    said = f"{note}; against exact {what(reading)}: {agree(values, truth)}"
+    return [Found("attribute", values, unit, note=said, examples=each_),
             Found("attribute_exact", truth.reshape(values.shape), unit,
                   note=f"exact effect of {what(reading)} in {len(cells)} of {values.size} cells; the rest was not run")]
 
@@ -59,7 +61,7 @@ def _said(reading: Reading) -> str:
 
 
 def _summed(store: Store, block: Block, reading: Reading, spot: Spot, value: Tensor) -> np.ndarray:
-    """[row pos …] contributions summed over a place, by position if positions are read one by one."""
+    """[row pos …] contributions summed over a place, by position if positions are read one by one: [example (pos)]."""
     attention = spot.site in ("scores", "pattern")
     turned = value.transpose(1, 2) if attention else value
     turned = part(Spot(spot.site, spot.layer, spot.heads, spot.units), turned)
@@ -67,7 +69,8 @@ def _summed(store: Store, block: Block, reading: Reading, spot: Spot, value: Ten
     cols = position_columns(store, block, reading.at) if reading.at is not None else None
     if cols is not None:
         each = each[torch.arange(len(each))[:, None], cols.to(each.device)]
-    return over_examples(each) if reading.each else over_examples(each.sum(-1))
+    summed = (each if reading.each else each.sum(-1)).detach().double().cpu().numpy()
+    return np.asarray(summed.reshape(-1, block.size, *summed.shape[1:]).mean(0))  # samples averaged, [example …]
 
 
 # Gradients ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot, named_apart
 from ..problems import Problem, SpecError
 from ..records import Expectation, Run, Scores, ViewRequest
-from ..statistics import interval
+from ..statistics import interval, p_value
 from .evaluate import columns, part
 from .measure import COMPARE, claimed, measure, references, warn_of_nan
 from .passes import last_logits
@@ -250,12 +250,23 @@ def _readings(gathered: Gathered) -> dict[str, Scores]:
             texts = [one.labels for one in cells if one.labels is not None]
             labels = np.stack(texts) if texts else None
             axes = named_apart((*run.axes, *reading.axes, *cells[0].axes))
+            examples, (low, high), p = _several([one.examples for one in cells], shape, gathered.plan.seed)
             scores[key] = Scores(
                 values.reshape((*shape, *values.shape[1:])), tuple(a.name for a in axes),
                 {a.name: a.labels for a in axes}, cells[0].unit, kind,
                 gathered.plan.text, None if labels is None else labels.reshape((*shape, *labels.shape[1:])),
-                note=cells[0].note)
+                examples=examples, low=low, high=high, p=p, note=cells[0].note)
     return scores
+
+
+def _several(cells: list[np.ndarray | None], shape: tuple[int, ...], seed: int) -> tuple[Any, tuple[Any, Any], Any]:
+    """What several examples say about a reading: their numbers, an interval of the mean, p-values of its being 0."""
+    found = [one for one in cells if one is not None]
+    if len(found) < len(cells):
+        return None, (None, None), None
+    stacked = np.stack(found, 1)
+    each = stacked.reshape(len(stacked), *shape, *stacked.shape[2:])
+    return each, interval(each, seed=seed), p_value(each, seed=seed)
 
 
 def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[tuple[Expectation, ...], list[Problem]]:

@@ -30,6 +30,7 @@ class Found:
     axes: tuple[Axis, ...] = ()
     labels: np.ndarray | None = None
     note: str = ""
+    examples: np.ndarray | None = None
 
 
 def read(model: Model, store: Store, block: Block, reading: Reading) -> list[Found]:

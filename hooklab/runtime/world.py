@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ..errors import HooklabWarning, PromptError
 from ..model.inputs import Prompt
 
@@ -82,7 +80,8 @@ class ModelWorld:
             return f"{family.name} has its norms after each addition"
         if not self.model.layout.has_head:
             return "it was loaded without a language-model head"
-        return "it is in training mode" if self.model.hf.training else None
+        dropping = any(module.training and module.p > 0 for module in self.model.layout.dropouts)
+        return "it is in training mode" if dropping or self.model.hf.training else None
 
     def sae_size(self, name: str) -> int:
         """How many features a dictionary has."""
@@ -91,6 +90,6 @@ class ModelWorld:
 
 def _warn_of_dropout(model: Model) -> None:
     """Numbers of a model that drops out units are those of one draw, and no two passes agree."""
-    if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.hf.modules()):
+    if any(module.training and module.p > 0 for module in model.layout.dropouts):
         warnings.warn("This model is in training mode: dropout changes the numbers of every pass. Call model.hf.eval() "
                       "first.", HooklabWarning, stacklevel=2)

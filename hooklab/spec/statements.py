@@ -236,7 +236,8 @@ def _attribute(c: Checker, s: ast.Attribute) -> None:
         c.source(s.source, s, after=r"\bfrom\b")
     if s.method == "patch" and s.source is None:
         c.say("value", "attribution by patching compares with another prompt", "write with patch from clean", s, "patch")
-    if s.metric is None and not c.names.metrics and c.names.answer is None and not (
+    aimed = any(opt.name == "target" for opt in s.opts)
+    if not aimed and s.metric is None and not c.names.metrics and c.names.answer is None and not (
             c.doubt.about("metric") or c.doubt.about("answer")):
         c.say("value", "attribute needs a metric, and there is none", "add a line: metric logit_diff", s)
 
