@@ -148,6 +148,18 @@ def test_a_callable_metric_is_the_metric_by_name() -> None:
     np.testing.assert_allclose(called.values, named.values, atol=1e-6)
 
 
+def test_windows_and_lists_of_places_are_the_lines_of_the_language() -> None:
+    names = ioi(PAIRS[:1])
+    window = hl.sweep(lab(), **names, sites="L*.mlp_out", positions="each", window=3, normalise=False)
+    run = lab().run("prompt clean = {a}\nprompt corrupt = {b}\nanswer \" Mary\" vs \" John\"\nmetric logit_diff\n"
+                    "run three on corrupt:\n    patch L1:4.mlp_out @last from clean\n", a=names["clean"], b=names["corrupt"])
+    change = run.metrics["three"]["logit_diff"] - run.metrics["corrupt"]["logit_diff"]
+    assert window.values[2, -1] == pytest.approx(change, abs=1e-4)
+    several = hl.sweep(lab(), **names, sites=["L0H1", "L0.mlp_out", "L2N5"], normalise=False)
+    alone = [hl.sweep(lab(), **names, sites=site, normalise=False).values.sum() for site in ("L0H1", "L0.mlp_out", "L2N5")]
+    np.testing.assert_allclose(several.values, alone, atol=1e-4)
+
+
 # Several pairs --------------------------------------------------------------------------------------------------------
 
 

@@ -48,10 +48,11 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     cells = chosen(count, values.size, int(reading.option("draw", 0)))
     truth = np.full(values.size, np.nan)
     truth[cells] = exact(model, store, block, reading, cells)
+    left = "" if len(cells) == values.size else f" in {len(cells)} of {values.size} cells; the rest was not run"
     said = f"{note}; against exact {what(reading)}: {agree(values, truth)}"
     return [Found("attribute", values, unit, note=said, examples=each_),
             Found("attribute_exact", truth.reshape(values.shape), unit,
-                  note=f"exact effect of {what(reading)} in {len(cells)} of {values.size} cells; the rest was not run")]
+                  note=f"exact effect of {what(reading)}" + left)]
 
 
 def _said(reading: Reading) -> str:
