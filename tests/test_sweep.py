@@ -234,6 +234,7 @@ def test_a_circuit_is_a_cell_that_holds() -> None:
     names = ioi(PAIRS[:1])
     found = hl.circuit(lab(), **names)
     assert found.faithfulness >= 0.9 and len(found.nodes) < 20
+    assert "Circuit of" in str(found) and "without" in found._repr_html_() and "<script" not in found._repr_html_()
     run = lab().run(found.spec, answer=names["answer"], wrong=names["wrong"])
     low, high = run.metrics["corrupt"]["logit_diff"], run.metrics["clean"]["logit_diff"]
     assert (run.metrics["circuit"]["logit_diff"] - low) / (high - low) == pytest.approx(found.faithfulness, abs=1e-3)

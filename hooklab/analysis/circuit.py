@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from .. import html
 from ..records import Run, Scores
 from .asking import Asking, SweepError, check_word, places
 from .sweep import Progress
@@ -42,6 +43,11 @@ class Circuit:
                 f"{self.faithfulness:.0%} of the metric: {', '.join(self.nodes) or 'none'}")
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        left = html.bars([f"without {name}" for name in self.removed], [float(v) for v in self.steps.values],
+                         caption="what is left of the metric, one component after another taken out", unit="fraction")
+        return html.block(html.heading(str(self)), left if self.removed else "", html.folded("spec", self.spec))
 
 
 def circuit(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tensor], Any] = "logit_diff", *,
