@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +79,8 @@ def circuit(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tens
         The circuit; `hl.Circuit.spec` is a cell that checks it.
 
     Raises:
-        SweepError: an unknown method; a metric that is the same on both prompts.
+        SweepError: an unknown method; `keep` out of range; components at some positions only; a metric that is the same
+            on both prompts.
         SpecError: components that do not exist, prompts of different length.
 
     Sources: Wang et al. 2022 (arXiv:2211.00593) for the knock-out of complements; Conmy et al. 2023 (arXiv:2304.14997) for
@@ -94,10 +95,14 @@ def circuit(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tens
         True
     """
     check_word("method", method, METHODS)
+    if not 0 <= keep <= 1:
+        raise SweepError(f"keep={keep:g}: it is a share of the metric, from 0 to 1")
     search = _Search(model, clean, corrupt, metric, answer, wrong, rows)
     left = search.names(nodes)
     rule = search.greedy if method == "greedy" else search.by_threshold
     removed, shares = rule(left, keep if method == "greedy" else threshold, progress)
+    if progress is not None:
+        progress(len(left), len(left), "")
     stay = tuple(name for name in left if name not in removed)
     share = shares[-1] if shares else 1.0
     steps = Scores(np.array(shares), ("step",), {"step": tuple(removed)}, "fraction", search.metric,
@@ -131,13 +136,17 @@ class _Search:
         """Every component by its own address, in the order of a forward pass."""
         lines = [*self.asking.lines, "run chosen on clean:", f"    patch {places(nodes)} from corrupt"]
         plan = self.model.plan("\n".join(lines), values=self.asking.values)
-        spots = [spot for edit in plan.run("chosen").cells[0].edits for spot in edit.spots]
+        edits = plan.run("chosen").cells[0].edits
+        if any(edit.reach.at is not None for edit in edits):
+            raise SweepError("components are taken out at all positions: leave @ out of nodes=")
+        spots = [spot for edit in edits for spot in edit.spots]
         found = []
         for spot in sorted(spots, key=lambda spot: spot.order):
-            heads = spot.heads if spot.heads is not None else ()
-            site = "" if spot.site == "result" else f".{spot.site}"
-            found += [f"L{spot.layer}H{head}{site}" for head in heads] or [str(spot)]
-        return list(dict.fromkeys(found))
+            heads = [None] if spot.heads is None else [(head,) for head in spot.heads]
+            units = [None] if spot.units is None else [(unit,) for unit in spot.units]
+            features = [None] if spot.features is None else [(feature,) for feature in spot.features]
+            found += [str(replace(spot, heads=h, units=u, features=f)) for h in heads for u in units for f in features]
+        return list(dict.fromkeys(name.removesuffix(".result") if "H" in name else name for name in found))
 
     def after(self, removed: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
         """What is left of the metric when each candidate goes too, [candidate]."""

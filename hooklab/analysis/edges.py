@@ -95,7 +95,7 @@ def edges(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tensor
         >>> scores.axes, scores.coords["receiver"][-1]
         (('sender', 'receiver'), 'logits')
     """
-    _check(model, method, steps)
+    _check(model, method, steps, rows)
     ends, starts, held = inlets(model), senders(model), held_names(hold)
     found = []
     for part in _parts(clean, corrupt, answer, wrong, rows):
@@ -111,12 +111,14 @@ def edges(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tensor
                        "corrupted prompt")
 
 
-def _check(model: Model, method: str, steps: int) -> None:
+def _check(model: Model, method: str, steps: int, rows: int) -> None:
     if method not in METHODS:
         raise AttributionError(f"there is no method {method!r}.{did_you_mean(method, METHODS)} "
                                f"There are {', '.join(METHODS)}.")
     if steps < 1:
         raise AttributionError(f"steps={steps}: at least one point of the line is needed.")
+    if rows < 1:
+        raise AttributionError(f"rows={rows}: a pass has at least one pair.")
     family = model.layout.family
     if family.residual == "post" or (family.residual == "sequential" and model.sites.missing("resid_mid")):
         raise AttributionError(f"{family.name} puts the stream through a norm on its way, so what is written does not add "

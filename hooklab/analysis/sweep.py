@@ -99,15 +99,22 @@ def sweep(model: Model, clean: Any, corrupt: Any = None, sites: str | Sequence[s
     name = asking.line(*([f"seed {seed}"] if seed else [])).answer(answer, wrong).metric(metric)
     asking.line(f"run swept on {on}:", f"    {line}")
 
-    def measured(values: dict[str, Any], whole: float | None = None) -> Scores:
-        run = model.run(model.plan(asking.text, values=values), rows=rows, progress=progress)
+    def measured(values: dict[str, Any], whole: float | None = None, *, second: bool = False) -> Scores:
+        told = _half(progress, second=second) if progress is not None and control else progress
+        run = model.run(model.plan(asking.text, values=values), rows=rows, progress=told)
         return effects(run, "swept", name, scale, seed=seed, whole=whole)
 
     found = measured(asking.values)
     if control is None:
         return found
     with controlled(model, control, asking.values, seed) as values:
-        return replace(found, control=measured(values, None if found.ends is None else found.ends[1] - found.ends[0]))
+        span = None if found.ends is None else found.ends[1] - found.ends[0]
+        return replace(found, control=measured(values, span, second=True))
+
+
+def _half(progress: Progress, *, second: bool) -> Progress:
+    """What tells of one of two runs of the same work as of half of all."""
+    return lambda done, total, what: progress(done + total * second, 2 * total, what)
 
 
 def _ablation(asking: Asking, method: str, where: str, prompt: Any, corrupt: Any, over: Any) -> tuple[str, str, Scale]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .plan import Cell, Edit, Plan, RunPlan, Same, Spot, acts, looks_back
+from .plan import Cell, Edit, Plan, RunPlan, Same, Spot, acts, looks_back, sources
 
 START, MIDDLE, END = 0, 1, 2
 """Stages of a block at which a cell may depart: its input, the output of attention's heads, its output."""
@@ -71,7 +71,7 @@ def packed(plan: Plan) -> tuple[Plan, dict[str, Packing], dict[str, str]]:
             continue
         reason = unfit(plan, run)
         if reason is None:
-            run = by_values(run)
+            run = by_values(plan, run)
             found = _packing(plan, run, packings)
             if found.work * 10 < found.plain * 9:
                 if found.base != run.prompt:
@@ -90,21 +90,52 @@ LINEAR = ("patch", "zero", "mean", "resample")
 """Verbs that do to a head's write what they do to its weighted values, the write being linear in them."""
 
 
-def by_values(run: RunPlan) -> RunPlan:
+def by_values(plan: Plan, run: RunPlan) -> RunPlan:
     """The same run with edits of whole `result`s as edits of `z`: twelve times less to move in a model with twelve heads.
 
-    Nobody sees the difference: nothing is read in the cells of a packed run but the logits.
+    Nobody sees the difference: nothing is read in the cells of a packed run but the logits. A run whose lines could tell
+    the two apart stays as it is.
     """
+    if not _turns(plan, run):
+        return run
     made: dict[int, Edit] = {}
 
     def turned(edit: Edit) -> Edit:
         if id(edit) not in made:
-            plain = edit.verb in LINEAR and (edit.value is None or isinstance(edit.value, Same)) and all(
-                spot.site == "result" and spot.units is None and spot.sae is None for spot in edit.spots)
-            made[id(edit)] = replace(edit, spots=tuple(replace(s, site="z") for s in edit.spots)) if plain else edit
+            at_result = any(spot.site == "result" for spot in edit.spots)
+            made[id(edit)] = replace(edit, spots=tuple(replace(s, site="z") for s in edit.spots)) if at_result else edit
         return made[id(edit)]
 
     return replace(run, cells=tuple(replace(cell, edits=tuple(turned(edit) for edit in cell.edits)) for cell in run.cells))
+
+
+def _turns(plan: Plan, run: RunPlan) -> bool:
+    """Whether edits of `result` do the same at `z`: all are linear, come after the lines on `z`, take from runs that leave
+    `result` alone, and no later run takes `z`, which they would not have changed."""
+    if any(spot.site == "z" for spot in run.captures):
+        return False
+    seen: set[int] = set()
+    for cell in run.cells:
+        done: set[int | None] = set()  # layers whose writes are edited by a line above
+        for edit in cell.edits:
+            if any(spot.site == "z" and spot.layer in done for spot in edit.spots):
+                return False
+            writes = {spot.layer for spot in edit.spots if spot.site == "result"}
+            if writes and id(edit) not in seen and not _linear(plan, edit):
+                return False
+            seen.add(id(edit))
+            done |= writes
+    return True
+
+
+def _linear(plan: Plan, edit: Edit) -> bool:
+    """Whether an edit of `result` does the same at `z`."""
+    if edit.verb not in LINEAR or not (edit.value is None or isinstance(edit.value, Same)):
+        return False
+    if any(spot.site != "result" or spot.units is not None or spot.sae is not None for spot in edit.spots):
+        return False
+    written = {id(e): e for name in sources(edit) for cell in plan.run(name).cells for e in cell.edits}
+    return all(spot.site != "result" for e in written.values() for spot in e.spots)
 
 
 def _captured(runs: tuple[RunPlan, ...]) -> tuple[RunPlan, ...]:
@@ -143,7 +174,7 @@ def unfit(plan: Plan, run: RunPlan) -> str | None:
         return "activations are read in every cell"
     if any(looks_back(metric.value, plan.values) for metric in run.metrics):
         return "a metric looks at more than the last position"
-    shared = shared_edits(run)
+    shared = shared_edits(plan, run)
     for cell in run.cells:
         for edit in cell.edits:
             for spot in edit.spots:
@@ -192,9 +223,9 @@ def _path_to_logits(plan: Plan, run: RunPlan) -> str | None:
     return name if plan.run(name).hidden else None
 
 
-def shared_edits(run: RunPlan) -> tuple[Edit, ...]:
-    """Edits that every cell has, in the order of their lines."""
-    found = run.cells[0].edits
+def shared_edits(plan: Plan, run: RunPlan) -> tuple[Edit, ...]:
+    """Edits that every cell has and that do the same in each, in the order of their lines."""
+    found = tuple(edit for edit in run.cells[0].edits if all(len(plan.run(name).cells) == 1 for name in sources(edit)))
     for cell in run.cells[1:]:
         found = tuple(edit for edit in found if among(edit, cell.edits))
     return found
@@ -206,7 +237,7 @@ def among(edit: Edit, edits: tuple[Edit, ...]) -> bool:
 
 
 def _packing(plan: Plan, run: RunPlan, known: dict[str, Packing]) -> Packing:
-    shared = shared_edits(run)
+    shared = shared_edits(plan, run)
     tokens = plan.prompts[run.prompt].tokens
     lengths = tokens.lengths
     layers = int(plan.about.facts.n_layers)

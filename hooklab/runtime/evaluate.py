@@ -144,8 +144,9 @@ def laid_out(store: Store, name: str, whole: Tensor, user: RunPlan) -> Tensor:
     if source.samples == 1:
         return whole
     if source.samples != user.samples:
-        raise trouble(f"{name} has {source.samples} draws, and {user.name} has {user.samples}",
-                      hint=f"average over them: mean(…), or write run {user.name} on {name}:")
+        mine = user.name.rstrip("~")
+        raise trouble(f"{name} has {source.samples} draws, and {mine} has {user.samples}",
+                      hint=f"average over them: mean(…), or write run {mine} on {name}:")
     size = int(store.plan.prompts[user.prompt].size)
     if len(whole) == size * source.samples:
         return whole

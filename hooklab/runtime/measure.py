@@ -99,11 +99,11 @@ _ARITHMETIC: dict[str, Any] = {"+": torch.add, "-": torch.sub, "*": torch.mul, "
 def _called(store: Store, block: Block, value: Given, logits: Tensor) -> Any:
     tokens = store.plan.prompts[block.run.prompt].tokens
     function = store.plan.values[value.source]
-    try:
+    try:  # on a copy: a function may write into what it is given
         if isinstance(function, metrics.AtLast):
-            found: Any = function.of(_selected(store, block, logits, None)[:, 0])
+            found: Any = function.of(_selected(store, block, logits, None)[:, 0].clone())
         else:
-            found = function(SimpleNamespace(logits=logits, tokens=tokens, run=block.run.name))
+            found = function(SimpleNamespace(logits=logits.clone(), tokens=tokens, run=block.run.name))
         return found if isinstance(found, Tensor) or not hasattr(found, "__array__") else torch.as_tensor(found)
     except Exception as error:
         raise trouble(f"the metric {{{value.source}}} failed: {type(error).__name__}: {error}",

@@ -80,6 +80,8 @@ class ModelWorld:
             return f"{family.name} has its norms after each addition"
         if not self.model.layout.has_head:
             return "it was loaded without a language-model head"
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.model.hf.modules()):
+            return "its modules have hooks of their own"  # what they do to a recorded value would be done twice
         dropping = any(module.training and module.p > 0 for module in self.model.layout.dropouts)
         return "it is in training mode" if dropping or self.model.hf.training else None
 

@@ -75,8 +75,7 @@ class Arguments:
 
 def probe(model: Model, length: int, returns_tuple: bool) -> Arguments:
     """The arguments of every block for positions 0 to `length` - 1."""
-    limit = model.facts.n_ctx or length
-    length = max(2, min(length, limit))
+    length = max(2, length)
     first, second = _calls(model, length, returns_tuple), _calls(model, length - 1, returns_tuple)
     found = [_compared(a, b, length) for a, b in zip(first, second, strict=True)]
     return Arguments([_cleared(call) for call in first], found)

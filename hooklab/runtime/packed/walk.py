@@ -138,7 +138,7 @@ class Walk:
         """What blocks are given beside the stream; the same for every chunk of a base."""
         if self.base.arguments is None:
             with self.model.interleaver.apart():
-                self.base.arguments = probe(self.model, int(self.strands.position.max()) + 1,
+                self.base.arguments = probe(self.model, max(self.base.tokens.lengths),
                                             self.base.tuples["block"] > 0)
         return self.base.arguments
 
