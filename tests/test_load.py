@@ -263,3 +263,26 @@ def test_a_table_that_was_changed_is_checked_afresh(monkeypatch):
     monkeypatch.setitem(TABLES, "llama", replace(TABLES["llama"], norm="layer"))
     with pytest.warns(HooklabWarning, match="refused"):
         assert hl.load(build("llama")).interleaver.refused
+
+
+class Adapted(torch.nn.Module):
+    """A projection with a low-rank term of its own, as an adapter that is not merged adds it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+        self.down, self.up = torch.randn(2, inner.in_features), torch.randn(inner.out_features, 2)
+
+    def forward(self, x):
+        return self.inner(x) + x @ self.down.T @ self.up.T
+
+
+def test_a_module_that_was_wrapped_is_checked_although_its_architecture_was():
+    assert not hl.load(build("llama")).interleaver.refused
+    hf = build("llama")
+    for block in hf.model.layers:
+        block.self_attn.o_proj = Adapted(block.self_attn.o_proj)
+    with pytest.warns(hl.errors.HooklabWarning, match="result is refused"):
+        model = hl.load(hf)
+    with pytest.raises(hl.errors.HooklabError, match="sum"):
+        model.run("prompt {ids}\nzero L0H1\n", ids=[3, 4, 5])

@@ -222,7 +222,7 @@ def _refuse_broken(opened: Model) -> None:
     import transformers
 
     key = (type(opened.hf).__name__, str(opened.dtype), transformers.__version__, nnsight.__version__,
-           torch.__version__, repr(opened.layout.family),
+           torch.__version__, repr(opened.layout.family), str(hash(tuple(map(type, opened.hf.modules())))),
            repr(sorted(opened.layout.config.to_diff_dict().items(), key=lambda kv: kv[0])))
     if key not in _VERIFIED:
         report = opened.verify()
