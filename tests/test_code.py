@@ -446,3 +446,10 @@ def test_hooks_run_in_a_process_that_never_saw_hooklab(tmp_path: Any) -> None:
                          capture_output=True, env={"PYTHONPATH": here, "PATH": "", "OMP_NUM_THREADS": "1"}).stdout
     wanted = torch.as_tensor(model.run(text).scores["hooked.logit_diff"].values)
     torch.testing.assert_close(torch.tensor(ast.literal_eval(out)).double(), wanted.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("line", "word"), [("scale L*.mlp_out by sigma", "sigma"), ("zero L0.scores", "unmask"),
+                                            ("set L0.scores to 1", "unmask"), ("scale L0.scores by 0", "unmask")])
+def test_what_short_code_would_get_wrong_is_refused(line: str, word: str) -> None:
+    with pytest.raises(CodeError, match=word):
+        to_code(EVEN + "    " + line, opened("gpt2"))

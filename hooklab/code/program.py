@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Plan, RunPlan
+from ..compiler.plan import Const, Plan, RunPlan, Sigma, acts, sources
 from ..spec import ast
 from ..spec.parser import parse
 from .steps import Step
@@ -27,6 +27,31 @@ FIXED = ("model", "hf", "tokenizer", "torch", "results", "saved", "product", "F"
          "reference", "other", "whole", "edit", "hook", "load_file", *TOOLS)
 
 
+def refuse(plan: Plan) -> None:
+    """Refuse what short code would get wrong.
+
+    Raises:
+        CodeError: `sigma` of several places at once; scores that would bring back what is masked; a source whose sweep
+            runs over other axes than that of the run that takes from it.
+    """
+    edits = [(run, edit) for run in plan.runs for cell in run.cells for edit in cell.edits]
+    seen: set[int] = set()
+    for run, edit in edits:
+        if id(edit) in seen:
+            continue
+        seen.add(id(edit))
+        if len({spot.whole for spot in edit.spots}) > 1 and any(isinstance(act, Sigma) for act in acts(edit.value)):
+            raise CodeError("sigma of several places is another number for each: write a line for each of them")
+        if edit.verb not in ("cut", "patch", "scale") and any(spot.site == "scores" for spot in edit.spots):
+            raise CodeError(f"{edit.verb} of scores would unmask later tokens in short code: act on pattern")
+        if edit.verb == "scale" and edit.value == Const(0.0) and any(spot.site == "scores" for spot in edit.spots):
+            raise CodeError("scores scaled by 0 would unmask later tokens in short code: act on pattern")
+        for name in sources(edit):
+            source = plan.run(name)
+            if len(source.cells) > 1 and not source.hidden and source.axes != run.axes:
+                raise CodeError(f"{name} is swept over other axes than {run.name}, which takes from it")
+
+
 class Base(ABC):
     """One plan on its way to one text."""
 
@@ -34,6 +59,7 @@ class Base(ABC):
     needs: str
 
     def __init__(self, plan: Plan, model: Model) -> None:
+        refuse(plan)
         self.plan, self.model = plan, model
         self.source = plan.text.rstrip().split("\n")
         self.statements = _statements(plan.text)
