@@ -6,55 +6,62 @@
     with model.trace("When Mary and John went to the store, John gave a drink to"):
         stream = model.layers[2].resid_post.save()
 
-Names are loaded on first use, so that `import hooklab` itself costs next to nothing.
+Names are loaded on first use, so that `import hooklab` itself costs next to nothing. The shelf of analyses is
+`hl.analysis`, sparse autoencoders are `hl.sae`, pictures `hl.view`, stores and tasks `hl.data`, experiments `hl.bench`.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from .lazy import lazily
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "hooklab.model.load",
-    "Model": "hooklab.model.model",
-    "capture": "hooklab.runtime.trace",
-    "parse": "hooklab.spec.parser",
-    "spec": "hooklab.spec.builder",
-    "Spec": "hooklab.spec.ast",
-    "Activations": "hooklab.records",
-    "Run": "hooklab.records",
-    "Scores": "hooklab.records",
-    "compare": "hooklab.records",
-    "sweep": "hooklab.analysis.sweep",
-    "path_patch": "hooklab.analysis.paths",
-    "causal_trace": "hooklab.analysis.tracing",
-    "attribute": "hooklab.analysis.attribute",
-    "edges": "hooklab.analysis.edges",
-    "agreement": "hooklab.analysis.agreement",
-    "circuit": "hooklab.analysis.circuit",
-    "Circuit": "hooklab.analysis.circuit",
-    "Tokens": "hooklab.tokens",
-    "Family": "hooklab.families",
-    "register": "hooklab.families",
-    "families": "hooklab.families",
-    "SITES": "hooklab.sites",
-    "errors": "hooklab.errors",
+    # models, specs and what comes of them
+    "load": "model.load",
+    "Model": "model.model",
+    "Family": "families",
+    "register": "families",
+    "SITES": "sites",
+    "Tokens": "tokens",
+    "parse": "spec.parser",
+    "spec": "spec",
+    "Spec": "spec.ast",
+    "Activations": "records",
+    "Run": "records",
+    "Scores": "records",
+    "compare": "records",
+    # the questions asked most
+    "sweep": "analysis.sweep",
+    "path_patch": "analysis.paths",
+    "causal_trace": "analysis.tracing",
+    "attribute": "analysis.attribute",
+    "lens": "analysis.lens",
+    "induction_scores": "analysis.heads",
+    "generate": "analysis.generate",
+    "interact": "views",
+    # data sets
+    "extract": "data.extraction.extract",
+    "open_store": "data",
+    "evaluate": "data.evaluation.evaluate",
+    # the rooms of the house
+    "analysis": "analysis",
+    "sae": "sae",
+    "data": "data",
+    "view": "views",
+    "bench": "bench",
+    "Bench": "bench",
+    "check": "check",
+    "errors": "errors",
 }
 
 __all__ = ["__version__", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        from .errors import did_you_mean
-
-        raise AttributeError(f"hooklab has no {name!r}.{did_you_mean(name, _HOME)}")
-    module = importlib.import_module(_HOME[name])
-    value = module if _HOME[name].endswith("." + name) and not hasattr(module, name) else getattr(module, name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOME, unknown="hooklab has no {}",
+                                whole=("analysis", "bench", "check", "data", "errors", "sae", "spec", "view"),
+                                rooms={f"hl.{room}": f"hooklab.{_HOME[room]}"
+                                       for room in ("analysis", "sae", "data", "view", "bench", "check")})
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -69,7 +76,3 @@ def unload_ipython_extension(shell: Any) -> None:
     from .magics import unload
 
     unload(shell)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

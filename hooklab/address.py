@@ -11,6 +11,7 @@ Address(site='pattern', layers='0:4', heads=None, neurons=None)
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def expand(address: str | Address, *, n_layers: int, n_heads: int | None = None,
         LayerError: a layer, head or neuron is out of range.
         SiteError: the address is misspelt.
     """
-    parsed = parse(address) if isinstance(address, str) else address
+    parsed = address if isinstance(address, Address) else parse(address)
     if parsed.layers is None:
         return [Place(parsed.site)]
     heads = neurons = None
@@ -145,10 +146,18 @@ def indices(text: str, size: int | None, word: str) -> list[int]:
     return [check_index(int(text), size, word)]
 
 
+WHOSE = {"feature": "the dictionary", "dimension": "the stream"}
+"""What has things that are not the model's own."""
+
+
 def check_index(index: int, size: int, word: str) -> int:
     """`index` counted from 0, or LayerError saying what the range is."""
+    try:
+        index = operator.index(None if isinstance(index, bool) else index)  # type: ignore[arg-type]
+    except TypeError:
+        raise LayerError(f"A {word} is named by a whole number, 0 to {size - 1}, not by {index!r}.") from None
     if not -size <= index < size:
-        raise LayerError(f"There is no {word} {index}: this model has {size} {word}s, 0 to {size - 1} "
+        raise LayerError(f"There is no {word} {index}: {WHOSE.get(word, 'this model')} has {size} {word}s, 0 to {size - 1} "
                          f"(or -{size} to -1 from the end).")
     return index % size
 

@@ -10,6 +10,7 @@
     ├── PromptError (ValueError) an input that no forward pass can take
     ├── WriteError (ValueError) a value that cannot replace the one it is written over
     ├── RecordError (ValueError) a result that does not fit together, or cannot be found, stored or read
+    ├── ViewError (ValueError)   what a view cannot draw, choose or answer
     ├── TraceError (RuntimeError) a trace used where or how it cannot work
     │   └── OrderError          a site asked for after the model has gone past it
     └── VerifyError             a site that does not satisfy its own definition
@@ -74,6 +75,10 @@ class RecordError(HooklabError, ValueError):
     """A result whose parts do not fit together, or that cannot be found, stored or read."""
 
 
+class ViewError(HooklabError, ValueError):
+    """What a view cannot draw, choose or answer."""
+
+
 class TraceError(HooklabError, RuntimeError):
     """A trace used where or how it cannot work."""
 
@@ -109,11 +114,11 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def did_you_mean(word: str, options: Iterable[str]) -> str:
+def did_you_mean(word: object, options: Iterable[str]) -> str:
     """The hint to append to an error about an unknown `word`; empty when nothing is close.
 
     >>> did_you_mean("patern", ["pattern", "scores"])
     ' Did you mean "pattern"?'
     """
-    close = nearest(word, options)
+    close = nearest(str(word), options)
     return f' Did you mean "{close}"?' if close else ""

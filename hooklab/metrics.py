@@ -56,6 +56,16 @@ def logit_diff(logits: Tensor, target: Tensor, other: Tensor) -> Tensor:
     return (_picked(wide, target) - _picked(wide, other)).mean(-1)
 
 
+def logit_centred(logits: Tensor, target: Tensor) -> Tensor:
+    """The answer's logit less the mean over the vocabulary, [example]: what a shift of all logits leaves as it is.
+
+    >>> logit_centred(torch.tensor([[[1.0, 3.0]]]), torch.tensor([1])).tolist()
+    [1.0]
+    """
+    wide = _wide(logits)
+    return (_picked(wide, target) - wide.mean(-1)).mean(-1)
+
+
 def prob(logits: Tensor, target: Tensor) -> Tensor:
     """The answer's probability, [example]."""
     return _picked(_wide(logits).softmax(-1), target).mean(-1)
@@ -98,5 +108,6 @@ def loss(logits: Tensor, ids: Tensor) -> Tensor:
     return -log_p.gather(-1, ids[:, 1:, None].to(log_p.device))[..., 0].mean(-1)
 
 
-ANSWERED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"logit": logit, "prob": prob, "logprob": logprob, "rank": rank}
+ANSWERED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"logit": logit, "logit_centred": logit_centred, "prob": prob,
+                                                           "logprob": logprob, "rank": rank}
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {"entropy": entropy, "top": top}

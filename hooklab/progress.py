@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 QUIET_FOR = 0.4
@@ -70,15 +71,19 @@ def in_terminal(line: str, done: int, total: int) -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep transformers' progress bars and notes away while it works."""
+    """Keep transformers' progress bars and notes away while it works; its settings, and those of the hub, come back."""
     import transformers.utils.logging as log
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    level, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not are_progress_bars_disabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
         yield
     finally:
         log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
+        with warnings.catch_warnings():  # of the hub, where the environment forbids its bars
+            warnings.simplefilter("ignore")
+            if bars:
+                log.enable_progress_bar()
+            (enable_progress_bars if downloads else disable_progress_bars)()

@@ -11,6 +11,8 @@ independently of each other. Ten wordings of one sentence are not ten examples.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 ROOM = 2**22
 """Most numbers in memory for one step: 32 MiB."""
 Bounds = tuple[np.ndarray, np.ndarray]
+SIDES = ("both", "greater", "less")
 
 
 def interval(examples: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Bounds:
@@ -99,7 +102,7 @@ def ratio_interval(top: np.ndarray, bottom: np.ndarray, level: float = 0.95, dra
     return bounds[0].reshape(shape), bounds[1].reshape(shape)
 
 
-def p_value(examples: np.ndarray, draws: int = 10_000, seed: int = 0) -> np.ndarray:
+def p_value(examples: np.ndarray, draws: int = 10_000, seed: int = 0, side: str = "both") -> np.ndarray:
     """How often chance alone takes the mean over examples as far from zero as it is, for every cell: a two-sided p-value.
 
     If there were no effect, an example would be as likely to come out with the other sign. So the signs are flipped, and
@@ -113,26 +116,69 @@ def p_value(examples: np.ndarray, draws: int = 10_000, seed: int = 0) -> np.ndar
         examples: One number for each example and cell [batch, …].
         draws: The most sign flips to count.
         seed: Where the draws start.
+        side: `"both"`; or `"greater"` or `"less"`, to count only the means as far above, or below: then it is at least
+            1 / 2^n.
 
     Returns:
         The p-values [cells …], each for its own cell alone; see `max_p_value` when many cells are looked at.
 
     Raises:
-        ValueError: the examples have no batch axis, or draws is less than 1.
+        ValueError: the examples have no batch axis, draws is less than 1, or there is no such side.
 
     >>> p_value(np.array([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0], [4.0, -1.0]])).tolist()
     [0.125, 1.0]
     """
     flat, shape = _table(examples, draws)
-    flat, odd = _finite(flat)
+    flat, odd = _finite(_towards(side, flat))
     if len(flat) < 2:
         return np.full(shape, np.nan)
-    needed = np.abs(flat.sum(0)) - _rounding(flat)
+    far = np.abs if side == "both" else np.positive
+    needed = far(flat.sum(0)) - _rounding(flat)
+    halves = side != "both" and _exact(len(flat), draws)  # of a flip and its opposite, one may be far and the other not
     hits = np.zeros(flat.shape[1])
     for cells in _blocks(flat.shape[1], 64):
         for signs in _signs(len(flat), len(needed[cells]), draws, seed):
-            hits[cells] += (np.abs(signs @ flat[:, cells]) >= needed[cells]).sum(0)
-    return np.where(odd, np.nan, _share(hits, len(flat), draws)).reshape(shape)
+            sums = signs @ flat[:, cells]
+            hits[cells] += (far(sums) >= needed[cells]).sum(0)
+            hits[cells] += (-sums >= needed[cells]).sum(0) if halves else 0
+    return np.where(odd, np.nan, _share(hits / (2 if halves else 1), len(flat), draws)).reshape(shape)
+
+
+def group_p_value(first: np.ndarray, second: np.ndarray, draws: int = 10_000, seed: int = 0,
+                  side: str = "both") -> tuple[float, bool]:
+    """How often chance alone takes the mean of a second group as far from that of the first as it is.
+
+    If the groups did not differ, any of the numbers could be in either. So they are dealt again into groups of the same
+    sizes, and the differences of means that are at least as large are counted (Fisher 1935; Good 2005, as above). All ways
+    to deal are counted where `draws` allows; otherwise they are drawn, and the groups as they are count as one more.
+
+    Args:
+        first: One number for each example [batch].
+        second: The same of the other group [batch].
+        draws: The most deals to count.
+        seed: Where the draws start.
+        side: `"both"`; or `"greater"` or `"less"`: only deals whose second mean is as far above, or below, the first.
+
+    Returns:
+        The p-value, and whether all ways were counted.
+
+    Raises:
+        ValueError: a group is empty or has what is no finite number, draws is less than 1, or there is no such side.
+
+    >>> group_p_value(np.array([1.0, 2.0]), np.array([3.0, 4.0]), side="greater")
+    (0.16666666666666666, True)
+    """
+    groups = [_table(group, draws)[0][:, 0] for group in (first, second)]
+    pooled = _towards(side, np.concatenate(groups))
+    if not all(map(len, groups)) or not np.isfinite(pooled).all():
+        raise ValueError("each group needs a number or more, all of them finite")
+    pooled = pooled - pooled.mean()  # so that the sum of the second group tells the difference of means
+    size, far = len(groups[1]), np.abs if side == "both" else np.positive
+    needed = far(pooled[len(groups[0]):].sum()) - _rounding(pooled[:, None])[0]
+    total, hits, exact = math.comb(len(pooled), size), 0, math.comb(len(pooled), size) <= draws
+    for chosen in _deals(len(pooled), size, total if exact else draws, exact, seed):
+        hits += int((far(pooled[chosen].sum(1)) >= needed).sum())
+    return (hits / total if exact else (hits + 1) / (draws + 1)), exact
 
 
 def max_p_value(examples: np.ndarray, draws: int = 10_000, seed: int = 0) -> np.ndarray:
@@ -233,6 +279,25 @@ def _signs(n: int, cells: int, draws: int, seed: int) -> Iterator[np.ndarray]:
         else:
             minus = rng.random((block.stop - block.start, n)) < 0.5
         yield 1.0 - 2.0 * minus
+
+
+def _deals(n: int, size: int, count: int, exact: bool, seed: int) -> Iterator[np.ndarray]:
+    """Rows of `size` different indices below n [deal size], some at a time: every set of them, or `count` at random."""
+    rng = np.random.default_rng(seed)
+    ways = itertools.combinations(range(n), size)
+    for block in _blocks(count, n):
+        many = block.stop - block.start
+        if exact:
+            yield np.array(list(itertools.islice(ways, many)), dtype=np.int64).reshape(many, size)
+        else:
+            yield rng.random((many, n)).argpartition(size - 1, axis=1)[:, :size]
+
+
+def _towards(side: str, numbers: np.ndarray) -> np.ndarray:
+    """Numbers turned round where small ones are looked for. Raises ValueError where there is no such side."""
+    if side not in SIDES:
+        raise ValueError(f"side is one of {', '.join(SIDES)}, not {side!r}")
+    return -numbers if side == "less" else numbers
 
 
 def _exact(n: int, draws: int) -> bool:

@@ -13,7 +13,8 @@ from html import escape
 from typing import Any, NamedTuple
 
 from .errors import PositionError, PromptError
-from .positions.pieces import Example, Span, align, decode, drop_masked, rows, special_ids, visible
+from .positions.images import image_markers, image_spans
+from .positions.pieces import Example, Span, align, decode, drop_masked, half, rows, special_ids, visible
 
 ROLES = ("text", "image", "special")
 
@@ -47,6 +48,7 @@ class Tokens:
     bos: tuple[tuple[int, ...], ...] | None = None  # positions; None where no such token is known
     boi: tuple[tuple[int, ...], ...] | None = None  # begin of image
     eoi: tuple[tuple[int, ...], ...] | None = None  # end of image
+    images: tuple[tuple[Span, ...], ...] | None = None  # start:stop of each image, without its markers
     turns: tuple[tuple[Turn, ...], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +81,9 @@ class Tokens:
     ) -> Tokens:
         """Tokenize one string or a list of strings; the tokenizer is left as it was.
 
-        `roles` may give `image_token_ids`, `image_start_ids`, `image_end_ids` (sets of ids), `padding_side`.
+        `roles` may give `image_token_ids`, `image_start_ids`, `image_end_ids`, `image_break_ids` (sets of ids; a break
+        stands between two rows of an image), `image_length` (tokens of an image, to tell apart images that have nothing
+        between them), and `padding_side`.
         Raises PromptError for anything but non-empty strings.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -90,6 +94,12 @@ class Tokens:
                 )
         if not texts:
             raise PromptError("no prompt: give at least one string")
+        for i, text in enumerate(texts):
+            if bad := half(text):
+                where = f" {i}" if len(texts) > 1 else ""
+                raise PromptError(f"the prompt{where} is no valid text: it holds half a character, {bad!r}, at "
+                                  f"{text.index(bad)}. Read files as UTF-8, or replace it: "
+                                  'text.encode(errors="replace").decode()')
         fast = bool(getattr(tokenizer, "is_fast", False))
         extra = {"return_offsets_mapping": True} if fast else {}
         coded = tokenizer(
@@ -157,13 +167,15 @@ class Tokens:
         image_token_ids: Iterable[int] = frozenset(),
         image_start_ids: Iterable[int] = frozenset(),
         image_end_ids: Iterable[int] = frozenset(),
+        image_break_ids: Iterable[int] = frozenset(),
+        image_length: int | None = None,
     ) -> Tokens:
         image, starts, ends = frozenset(image_token_ids), frozenset(image_start_ids), frozenset(image_end_ids)
-        special = special_ids(tokenizer) | starts | ends
+        breaks = frozenset(image_break_ids) - image
+        special = special_ids(tokenizer) | starts | ends | breaks
+        given = [e.ids for e in examples]
+        pictures = [image_spans(ids, image, breaks, image_length) for ids in given]
         bos = {getattr(tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")} - {None}
-
-        def where(ids: frozenset[int]) -> tuple[tuple[int, ...], ...] | None:
-            return tuple(tuple(p for p, n in enumerate(e.ids) if n in ids) for e in examples) if ids else None
 
         def role(n: int) -> str:
             return "image" if n in image else "special" if n in special else "text"
@@ -180,8 +192,9 @@ class Tokens:
             padding_side=_side(padding_side or getattr(tokenizer, "padding_side", None) or "left"),
             # The same id may end documents inside the prompt (GPT-2), so only the first position counts.
             bos=tuple((0,) if e.ids and e.ids[0] in bos else () for e in examples) if bos else None,
-            boi=where(starts),
-            eoi=where(ends),
+            boi=image_markers(given, pictures, starts, before=True),
+            eoi=image_markers(given, pictures, ends, before=False),
+            images=tuple(pictures),
             turns=chat,
         )
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Plan
+from ..compiler.plan.plan import Plan
 from ..spec import ast
 from .blocks import Blocks
 from .hooks import Hooks

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..compiler.plan import RunPlan
+from ..compiler.plan.runs import RunPlan
 from ..spec import ast
 from .sections import Program
 from .steps import Step

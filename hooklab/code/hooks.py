@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Plan, RunPlan
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.runs import RunPlan
 from ..sites import ORDER
 from ..spec import ast
 from .native import ATTENTION_IMPORTS, INSIDE, attention_lines, hook_lines
@@ -22,10 +23,10 @@ NOW = 'now["step"]'
 
 PASS = '''\
 def run(rows, handles):
-    """Logits of one forward pass with hooks in place; whatever happens, they are taken out again."""
+    """{given} of one forward pass with hooks in place; whatever happens, they are taken out again."""
     {before}try:
         with torch.no_grad():
-            return hf({inputs}).logits
+            return hf({inputs}){end}
     finally:{after}
         for handle in handles:
             handle.remove()'''
@@ -97,7 +98,9 @@ class Hooks(Program):
         if self.ragged:
             out.append(self._padded())
         if "run" in self.used:
-            out.append(PASS.format(inputs="**padded(rows)" if self.ragged else plain, **words).splitlines())
+            given, end = ("Logits", ".logits") if self.model.layout.has_head else ("The output", "")
+            inputs = "**padded(rows)" if self.ragged else plain
+            out.append(PASS.format(inputs=inputs, given=given, end=end, **words).splitlines())
         if "write" in self.used:
             if self.counting:
                 out.append(COUNT.splitlines())

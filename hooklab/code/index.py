@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compiler.plan import Spot, Spread
+from ..compiler.plan.reaches import Spread
+from ..compiler.plan.spots import Spot
 from ..sites import SITES
 from .text import Leaf, Text, cat, joined, listed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from ..compiler.plan import Axis
+from ..compiler.plan.cells import Axis
 from .text import CodeError, Leaf, Names, Text, literal, plain, ranged
 
 PLACES = ("pos", "query_pos", "key_pos")

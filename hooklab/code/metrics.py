@@ -6,7 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Const, Given, Measure, MetricPlan, Op, RunPlan, Spot, Spread
+from ..compiler.plan.measures import Measure, MetricPlan
+from ..compiler.plan.reaches import Spread
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import Const, Given, Op
 from .index import Entries, entries, index
 from .text import CodeError, comment, listed, plain
 
@@ -94,6 +98,9 @@ def _measure(program: Base, run: RunPlan, value: Measure, made: Function) -> str
     if value.fn == "logit_diff":
         assert value.other is not None
         found = f"{at}{target} - {at}{_picked(value.other, rows, many)}"
+        return f"({found}){end}" if many else found
+    if value.fn == "logit_centred":
+        found = f"{at}{target} - {at}.mean(-1)"
         return f"({found}){end}" if many else found
     if value.fn == "rank":
         return f"({at} > {at}{target}[..., None]).sum(-1).float(){end}"

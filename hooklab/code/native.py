@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..model.layout import Layout
-from ..model.ports import norm_eps
+from ..model.ports import centres, norm_eps
 from ..sites import MODEL_SITES, SITES
 from .text import CodeError
 
@@ -35,6 +35,9 @@ def hook_lines(layout: Layout, site: str) -> list[str]:
                 "    return handle"]
     if layout.family.folds and site in ("ln2", "ln2_scale", "mlp_pre", "mlp_post", "mlp_out"):
         raise CodeError(f"{layout.family.name} folds batch and position into one axis around {site}")
+    if (site if site != "result" else "attn_out") in layout.family.factors and site != "logits":
+        raise CodeError(f"{layout.family.name} multiplies {site} by a number of its config on its way into the stream, "
+                        "which plain hooks do not see")
     module, side = module_of(layout, site)
     name = module.removeprefix("hf.").split("[i].")[-1] if "[i]." in module else "the block" if "[i]" in module else module
     name = "the model" if name == "hf" else name
@@ -113,13 +116,14 @@ def _fused(site: str, packing: str, heads: int, kv: int, d_head: int) -> list[st
 def _scale(layout: Layout, site: str) -> tuple[list[str], str]:
     role = site.removesuffix("_scale")
     norm: Any = layout.module(layout.base, str(layout.family.ln_final)) if role == "ln_final" else layout.role(0, role)
-    eps = norm_eps(norm)
-    if layout.family.norm == "layer":
+    kind = layout.family.norm
+    eps = norm_eps(norm, kind)
+    if centres(kind):
         old = f"(x.var(-1, unbiased=False, keepdim=True) + {eps!r}).sqrt()"
     else:
         old = f"(x.pow(2).mean(-1, keepdim=True) + {eps!r}).sqrt()"
-    gain = {"layer": "module.weight", "rms": "module.weight", "rms1p": "(1 + module.weight)"}[layout.family.norm]
-    centred = "(x - x.mean(-1, keepdim=True))" if layout.family.norm == "layer" else "x"
+    gain = "(1 + module.weight)" if kind.endswith("1p") else "module.weight"
+    centred = "(x - x.mean(-1, keepdim=True))" if centres(kind) else "x"
     gain = "" if getattr(norm, "weight", None) is None else f" * {gain}"
     return ["x = args[0].float()", f"old = {old}", "new = old.clone()", "edit(new, i)", f"x = {centred}{gain}",
             "return output + (x / new - x / old).to(output.dtype)"], "what {0} divides by"

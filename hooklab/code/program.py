@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Const, Plan, RunPlan, Sigma, acts, sources
+from ..compiler.plan.edits import sources
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.values import Const, Sigma, acts
 from ..spec import ast
 from ..spec.parser import parse
 from .steps import Step

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..compiler.plan import Keep, RunPlan, Spot
+from ..compiler.plan.readings import Keep
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
 from ..runtime.write import settings
 from ..sites import ORDER
 from .index import entries, index

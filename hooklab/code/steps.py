@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.plan import Edit, RunPlan
+from ..compiler.plan.edits import Edit
+from ..compiler.plan.runs import RunPlan
 from ..sites import ORDER
 from .loop import Loop
 from .text import CodeError, Leaf, Text, cat, ranged, skeleton

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..compiler.plan import Act, Const, Fn, FromFile, Given, Op, Sigma, Spot
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import Act, Const, Fn, FromFile, Given, Op, Sigma
 from ..sites import SITES
 from .index import PAIRS, Entries, entries, index
 from .text import CodeError, Leaf, Text, cat, listed, number, quoted
@@ -157,8 +158,9 @@ def _function(program: Base, name: str, args: list[Expr]) -> Expr:
     if name in ("mean", "sum"):
         return replace(plain, text=cat(x.inner, f".{name}((0, 1))"), one=x.one) if x.lead else Expr(
             cat(x.inner, f".{name}()"))
-    if name == "max":
-        return replace(plain, text=cat(x.inner, ".amax((0, 1))"), one=x.one) if x.lead else Expr(cat(x.inner, ".max()"))
+    if name in ("max", "min"):
+        return replace(plain, text=cat(x.inner, f".a{name}((0, 1))"), one=x.one) if x.lead else Expr(
+            cat(x.inner, f".{name}()"))
     if name == "std":
         return Expr(cat(x.inner, ".float().std(unbiased=False)"))
     if name == "abs":

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..compiler.plan import Edit, FromFile, Given, RunPlan, Same, Spot
+from ..compiler.plan.edits import Edit
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import FromFile, Given, Same
 from ..sites import SITES
 from .index import PAIRS, Entries, Part, entries, index
 from .text import CodeError, I, Leaf, Text, X, cat, joined, listed

@@ -20,8 +20,11 @@ from ..sites import SITES
 from ..spec import ast
 from ..spec.parser import read
 from .context import Context
-from .places import Sites, spread
-from .plan import RunPlan, Spot, Spread
+from .places import Sites
+from .plan.reaches import Spread
+from .plan.runs import RunPlan
+from .plan.spots import Spot
+from .positions import spread
 
 ATTENTION = ("scores", "pattern")
 FORMS = 'write target="L5H2.pattern[7,3]", target="L3N17 @last", or a place with a direction or a function in braces'

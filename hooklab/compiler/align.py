@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from .context import Context
-from .plan import Spread
+from .plan.reaches import Spread
 
 
 def all_positions(ctx: Context, prompt: str) -> Spread:

@@ -12,7 +12,13 @@ from .context import Context
 from .lower import metric
 from .options import options
 from .places import Sites
-from .plan import Axis, Const, Measure, Op, Reading, RunPlan, Spot, Spread
+from .plan.cells import Axis
+from .plan.measures import Measure
+from .plan.reaches import Spread
+from .plan.readings import Reading
+from .plan.runs import RunPlan
+from .plan.spots import Spot
+from .plan.values import Const, Op
 
 Layout = tuple[tuple[Axis, ...], tuple[Spot, ...]]
 Positions = tuple[tuple[Axis, ...], Spread | None, bool]
@@ -32,16 +38,14 @@ def attribution(ctx: Context, run: RunPlan, statement: ast.Attribute, positions:
     opts = options(ctx, statement.opts, statement.verb)
     _check_options(ctx, run, statement, method, opts)
     axes, spots = layout(ctx, statement.target, Sites(ctx, {}))
-    if any(spot.sae for spot in spots):
-        raise ctx.fail("value", "features of a dictionary are not attributed", statement,
-                       "attribute the site that it is attached to, or zero features one at a time: zero each …")
     pos_axes, at, each = positions
     source = _source(ctx, run, statement, method)
     settings = {"method": method, "source": source, "steps": int(opts.get("steps", 20)), "hold": _held(opts),
                 "check": _checked(ctx, statement, opts), "draw": opts.get("seed", hash(ctx.draw(statement)))}
     lowered = None
     if "target" in opts:
-        found = aim(ctx, run, statement, opts["target"], at, each=each, spots=spots)
+        found = aim(ctx, run, statement, opts["target"], at, each=each,
+                    spots=tuple(spot.written if spot.into else spot for spot in spots))
         settings |= {"metric": found.name, "aim": found}
     else:
         name, expr = _metric_of(ctx, statement)
@@ -105,7 +109,7 @@ def _source(ctx: Context, run: RunPlan, statement: ast.Attribute, method: str) -
 def _linear(value: Any) -> bool:
     """Whether a metric is made of logits by sums and constant factors."""
     if isinstance(value, Measure):
-        return value.fn in ("logit", "logit_diff")
+        return value.fn in ("logit", "logit_diff", "logit_centred")
     if isinstance(value, Op):
         constant = [isinstance(arg, Const) for arg in value.args]
         if value.op in ("+", "-", "neg"):

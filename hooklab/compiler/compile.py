@@ -15,10 +15,13 @@ from ..spec import ast
 from ..spec.check import check
 from ..spec.verbs import METRICS
 from .context import MAIN, Context, Stop, World
+from .dictionaries import attached
 from .lower import claim, metric, metric_name, runs_named
 from .options import options
 from .places import Sites
-from .plan import Claim, Plan, RunPlan, answering
+from .plan.claims import Claim
+from .plan.plan import Plan
+from .plan.runs import RunPlan, answering
 from .runs import add_runs
 from .statements import corpus
 from .views import add_view
@@ -141,7 +144,7 @@ def _finish(ctx: Context, spec: ast.Spec) -> Plan:
         with ctx.going_on():
             source = sae.source
             saes[name] = (ctx.given(source.source, source) if isinstance(source, ast.Py) else source.value,
-                          Sites(ctx, {}).spots(sae.site)[0])
+                          attached(Sites(ctx, {}), sae.site))
     runs = _needed(ctx)
     return Plan(spec.text or str(spec), runs, {run.prompt: ctx.inputs[run.prompt] for run in runs}, saes,
                 dict(ctx.values), tuple(claims), tuple(views), ctx.seed, ctx.world)
@@ -210,6 +213,7 @@ def _needed(ctx: Context) -> tuple[RunPlan, ...]:
     names: set[str] = set()
 
     def visit(name: str) -> None:
+        """Put a run behind those that it needs."""
         if name in names:
             return
         names.add(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,11 +16,15 @@ BASELINE = "baseline"
 MAIN = "main"
 IMPLICIT = "hooked"
 
+Env = Mapping[str, Any]
+"""Values of the sweep variables in force."""
+
 
 class World(Protocol):
     """What the compiler may ask of a model; the runtime gives it, and tests may give a stand-in."""
 
     facts: Any
+    itemsize: int  # bytes of one number of the model
 
     def missing(self, site: str) -> str | None:
         """Why the model lacks a site, or None."""
@@ -36,6 +40,12 @@ class World(Protocol):
 
     def vocabulary(self) -> Sequence[int]:
         """Tokens that random prompts are drawn from."""
+
+    def sae_size(self, name: str) -> int:
+        """How many features the dictionary of a name has."""
+
+    def sae_itemsize(self, name: str) -> int:
+        """Bytes of one of its features."""
 
     def opening(self) -> tuple[int, ...]:
         """What the tokenizer puts before every prompt."""
@@ -98,6 +108,14 @@ class Context:
             yield
         except Stop:
             pass
+
+    def each(self, make: Callable[[Any], Any], items: Iterable[Any]) -> tuple[Any, ...]:
+        """What every item makes; one that is wrong is left out, its problem noted."""
+        made = []
+        for item in items:
+            with self.going_on():
+                made.append(make(item))
+        return tuple(made)
 
     def given(self, source: str, where: Any) -> Any:
         """The value of Python between braces."""

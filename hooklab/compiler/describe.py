@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .packing import Packing, in_words, packed
-from .plan import Plan, RunPlan, Spot
+from .kept import kept_bytes
+from .packing.choosing import packed
+from .packing.entries import Packing, in_words
+from .plan.plan import Plan
+from .plan.runs import RunPlan
+from .plan.spots import Spot
 from .schedule import schedule
 
 
@@ -34,9 +38,13 @@ def describe(plan: Plan) -> str:
         for found in run.readings:
             extra = " (with gradients)" if found.verb == "attribute" and found.option("method") != "dla" else ""
             lines.append(f"  {found.verb}: {run.name}, {len(found.spots)} places{extra}")
-    kept = sorted({(spot.order, spot.key) for run in plan.runs for spot in run.captures})
-    if kept:
-        lines.append(f"  captures: {_short([key for _, key in kept])}  (about {_size(_bytes(plan))})")
+    seen = {(spot.order, spot.key) for run in plan.runs for spot in run.captures}
+    if seen:
+        lines.append(f"  captures: {_short([key for _, key in sorted(seen)])}")
+    if any(run.keeps for run in plan.runs):
+        kept = {(spot.order, spot.key) for run in plan.runs for keep in run.keeps for spot in keep.spots}
+        most = "at most " if any(run.writing for run in plan.runs) else ""
+        lines.append(f"  keeps: {_short([key for _, key in sorted(kept)])}  ({most}{_size(kept_bytes(plan))})")
     opened = sorted({spot.layer for run in plan.runs for spot in _touched(run) if spot.site in ("scores", "pattern")
                      and spot.layer is not None})
     shown = f"computed in the open in layers {_short([str(n) for n in opened])}" if opened else "as the model has it"
@@ -83,24 +91,6 @@ def _where(edit: Any) -> str:
 def _touched(run: RunPlan) -> set[Spot]:
     edited = {spot for cell in run.cells for edit in cell.edits for spot in edit.spots}
     return edited | set(run.captures) | {spot for found in run.readings for spot in found.spots}
-
-
-def _bytes(plan: Plan) -> int:
-    """Bytes of what is captured, in float32."""
-    facts = plan.about.facts
-    total = 0
-    for run in plan.runs:
-        tokens = plan.prompts[run.prompt].tokens
-        sizes: dict[str, int] = {"batch": len(tokens), "pos": tokens.width, "query_pos": tokens.width,
-                                 "key_pos": tokens.width, "head": facts.n_heads, "kv_head": facts.n_kv_heads, "one": 1,
-                                 "d_model": facts.d_model, "d_head": facts.d_head, "d_mlp": facts.d_mlp or 0,
-                                 "d_vocab": facts.d_vocab}
-        for spot in run.captures:
-            size = 4 * len(run.cells) * run.samples
-            for axis in Spot(spot.site, spot.layer).axes:
-                size *= sizes[axis]
-            total += size
-    return total
 
 
 def _size(count: int) -> str:

@@ -7,19 +7,24 @@ from typing import Any
 
 from ..errors import HooklabError, HooklabWarning, did_you_mean
 from ..spec import ast
-from ..spec.verbs import FUNCTIONS, METRICS
-from .context import BASELINE, Context, Stop
-from .places import Env, Sites, spread
-from .plan import Act, Const, Figure, Fn, FromFile, Given, Measure, MetricPlan, Op, Sigma, Spot, Value
+from ..spec.verbs import CLAIM_FUNCTIONS, FUNCTIONS, METRICS
+from .context import BASELINE, Context, Env, Stop
+from .places import Sites
+from .plan.claims import Figure
+from .plan.measures import Measure, MetricPlan
+from .plan.spots import Spot
+from .plan.values import Act, Const, Fn, FromFile, Given, Op, Sigma, Value
+from .positions import spread
 
-UNITS = {"logit": "logits", "logit_diff": "logits", "prob": "probability", "logprob": "nats", "kl": "nats",
-         "loss": "nats", "rank": "rank", "entropy": "nats", "top": "probability"}
+UNITS = {"logit": "logits", "logit_diff": "logits", "logit_centred": "logits", "prob": "probability", "logprob": "nats",
+         "kl": "nats", "loss": "nats", "rank": "rank", "entropy": "nats", "top": "probability"}
 
 
 def value(ctx: Context, expr: ast.Expr, prompt: str, env: Env, spot: Spot | None = None) -> Value:
     """A value as the runtime needs it; `spot` is the place that it is used at, for `sigma`."""
 
     def lower(node: Any) -> Value:
+        """A part of the value."""
         return value(ctx, node, prompt, env, spot)
 
     if isinstance(expr, ast.Num):
@@ -224,7 +229,7 @@ def claim(ctx: Context, expr: Any, around: str | None) -> Any:
         return Op("neg", (claim(ctx, expr.of, around),))
     if isinstance(expr, ast.Binary):
         return Op(expr.op, (claim(ctx, expr.left, around), claim(ctx, expr.right, around)))
-    if isinstance(expr, ast.Call) and expr.name in ("max", "mean", "sum", "abs", "std"):
+    if isinstance(expr, ast.Call) and expr.name in CLAIM_FUNCTIONS:
         return Fn(expr.name, tuple(claim(ctx, arg, around) for arg in expr.args))
     if isinstance(expr, ast.Attr):
         run = expr.run

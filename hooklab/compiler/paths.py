@@ -13,16 +13,25 @@ from typing import Any
 
 from ..spec import ast
 from .context import Context
+from .dictionaries import drops
+from .needs import note_needs
 from .options import options
-from .places import Sites, reach
-from .plan import Cell, Edit, Reach, RunPlan, Same, Spot
+from .places import Sites
+from .plan.cells import Cell
+from .plan.edits import Edit
+from .plan.reaches import Reach
+from .plan.runs import RunPlan
+from .plan.spots import Spot
+from .plan.values import Same
+from .positions import reach
 from .statements import Variants, Where, stepped, variants
 
 
 def path_patch(ctx: Context, name: str, at: Where, statement: ast.Patch) -> Variants:
     """The receiver's edit at every point; the first pass becomes a hidden run that it takes its value from."""
-    from .runs import note_needs
-
+    if any(drops(ctx, sae) for sae in ctx.saes.values()):
+        raise ctx.fail("value", "a path is measured in the model as it is, and a dictionary with error=drop changes it",
+                       statement, "leave error=drop out")
     opts = options(ctx, statement.opts, "patch", at.env)
     rest = tuple(opt for opt in statement.opts if opt.name not in ("mlps", "steps"))  # of the whole path
     sender = variants(at, replace(statement, target=replace(statement.target, to=None), opts=rest))

@@ -1,24 +1,20 @@
-"""Targets to spots: which layers, heads, units and positions a place of the spec means on this model."""
+"""Targets to spots: which layers, heads and units a place of the spec means on this model, together or one at a time."""
 
 from __future__ import annotations
 
 import itertools
-import reprlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..address import check_index
-from ..address import parse as parse_address
-from ..errors import HooklabError, LayerError, SiteError
-from ..positions import groups, resolve
-from ..positions import select as s
 from ..sites import MODEL_SITES, SITES
 from ..spec import ast
-from .context import Context, Stop
-from .plan import Axis, Reach, Spot, Spread
-
-Env = Mapping[str, Any]
+from .context import Context, Env
+from .dictionaries import attached, written_into
+from .given_places import from_python
+from .indices import index, several
+from .plan.cells import Axis
+from .plan.spots import Spot
+from .spot_sets import single, subtract
 
 
 @dataclass(frozen=True)
@@ -27,42 +23,6 @@ class Choice:
 
     axes: tuple[Axis, ...]
     cells: tuple[tuple[Spot, ...], ...]
-
-
-def index(ctx: Context, given: ast.Index, size: int | None, word: str, env: Env, where: Any) -> tuple[int, ...]:
-    """The numbers that an index names among `size` things."""
-    with ctx.catch(where):
-        if size is None:
-            raise LayerError(f"this model has no {word}s")
-        found: list[int] = []
-        for item in given if isinstance(given, tuple) else (given,):
-            found += _item(ctx, item, size, word, env, where)
-        return tuple(dict.fromkeys(found))
-    raise Stop
-
-
-def _item(ctx: Context, item: int | str, size: int, word: str, env: Env, where: Any) -> list[int]:
-    if isinstance(item, str) and item.startswith("$"):
-        if item[1:] not in env:
-            raise ctx.fail("name", f"{item[1:]!r} is no sweep variable", where,
-                           f"declare it above: sweep {item[1:]} in 0:{size}")
-        item = env[item[1:]]
-    if isinstance(item, int):
-        return [check_index(item, size, word)]
-    if item == "*":
-        return list(range(size))
-    if not isinstance(item, str):
-        raise LayerError(f"{item!r} is no {word} number")
-    chosen = list(range(size))[slice(*(int(part) if part else None for part in item.split(":")))]
-    if not chosen:
-        raise LayerError(f"{word} range {item} names none of the {size} {word}s")
-    return chosen
-
-
-def several(given: ast.Index | None) -> bool:
-    """Whether an index was written as more than one thing: it makes an axis."""
-    return given is not None and not isinstance(given, int) and not (
-        isinstance(given, tuple) and len(given) == 1 and (isinstance(given[0], int) or str(given[0]).startswith("$")))
 
 
 class Sites:
@@ -77,7 +37,7 @@ class Sites:
 
     def single(self, where: ast.Where) -> list[Spot]:
         """A place as spots of one head or unit each."""
-        return [part for spot in self.spots(where) for part in _split(spot, where)]
+        return [part for spot in self.spots(where) for part in single(spot)]
 
     def _grid(self, where: ast.Where) -> tuple[list[Axis], dict[tuple[int, ...], list[Spot]]]:
         """Spots by layer number; the axes that the place was written with."""
@@ -86,11 +46,11 @@ class Sites:
         if isinstance(where, ast.Feature):
             return self._feature(where)
         spots: list[Spot] = []
-        for inner in self._inner(where):
+        for inner in self.inner(where):
             spots += self.spots(inner)
         return [], {(i,): [spot] for i, spot in enumerate(spots)}
 
-    def _inner(self, where: ast.Ref | ast.PySite) -> list[ast.Where]:
+    def inner(self, where: ast.Ref | ast.PySite) -> list[ast.Where]:
         """What a group, or Python, stands for."""
         ctx = self.ctx
         if isinstance(where, ast.Ref):
@@ -107,7 +67,7 @@ class Sites:
         found: list[ast.Where] = []
         for item in items:
             with ctx.catch(where, "value"):
-                found.append(_from_python(item))
+                found.append(replace(from_python(item), span=where.span))
         if not found:
             raise ctx.fail("value", f"{{{where.source}}} names no place", where)
         return found
@@ -158,14 +118,13 @@ class Sites:
             raise ctx.fail("name", f"there is no dictionary {where.sae!r}", where,
                            f"attach one: sae {where.sae} = {{my_sae}} at L8.resid_pre")
         sae = ctx.saes[where.sae]
-        base = self.spots(sae.site)
-        if len(base) != 1:
-            raise ctx.fail("value", "a dictionary is attached to one layer", sae.site, "write L8.resid_pre")
+        whole = Sites(ctx, {})
+        base = attached(whole, sae.site)
         features = None
         if where.feature != "*":
-            features = index(ctx, where.feature, ctx.world.sae_size(where.sae), "feature",  # type: ignore[attr-defined]
+            features = index(ctx, where.feature, ctx.world.sae_size(where.sae), "feature",
                              self.env, where)
-        return [], {(): [replace(base[0], sae=where.sae, features=features)]}
+        return [], {(): [replace(base, sae=where.sae, features=features, into=written_into(whole, sae))]}
 
     # Targets
 
@@ -226,7 +185,7 @@ class Sites:
         if isinstance(where, ast.Site) and first.units is not None:
             inner.append(("neuron" if where.neuron is not None else first.axes[-1], "units", first.units))
         if isinstance(where, ast.Feature):
-            features = first.features or tuple(range(self.ctx.world.sae_size(where.sae)))  # type: ignore[attr-defined]
+            features = first.features or tuple(range(self.ctx.world.sae_size(where.sae)))
             inner.append(("feature", "features", features))
         cells: list[tuple[Spot, ...]] = []
         for key in spots:
@@ -235,7 +194,6 @@ class Sites:
                 changes: dict[str, Any] = {name: (n,) for (_, name, _), n in zip(inner, picked, strict=True)}
                 cells.append(tuple(replace(spot, **changes) for spot in around))
         return Choice((*axes, *(Axis(name, numbers) for name, _, numbers in inner)), tuple(cells))
-
 
     def _around(self, spot: Spot, window: int) -> list[Spot]:
         """The same spot in the layers around its own."""
@@ -253,183 +211,9 @@ def _one_layer(target: ast.Target) -> bool:
     return target.each or not several(site.layer)
 
 
-def together(spots: tuple[Spot, ...]) -> tuple[Spot, ...]:
-    """Spots that act together, each place once: heads, or units, of one site are joined.
-
-    >>> [str(spot) for spot in together((Spot("z", 0, (1,)), Spot("z", 1), Spot("z", 0, (1, 2))))]
-    ['L0H[1,2].z', 'L1.z']
-    """
-    found: dict[Any, Spot] = {}
-    for spot in spots:
-        # What is narrowed in two ways at once is joined with its like only.
-        shape = (spot.units, spot.features) if spot.heads is not None else ((), ())
-        key = (spot.site, spot.layer, spot.sae, shape if spot.units or spot.features else None)
-        known = found.get(key)
-        found[key] = spot if known is None else replace(
-            known, heads=_joined(known.heads, spot.heads), units=_joined(known.units, spot.units),
-            features=_joined(known.features, spot.features))
-    made = list(found.values())
-    return tuple(spot for spot in made if not any(other is not spot and _covers(other, spot) for other in made))
-
-
-def _covers(a: Spot, b: Spot) -> bool:
-    """Whether one spot holds all of another."""
-    return (a.site, a.layer, a.sae) == (b.site, b.layer, b.sae) and all(
-        whole is None or (part is not None and set(part) <= set(whole))
-        for whole, part in ((a.heads, b.heads), (a.units, b.units), (a.features, b.features)))
-
-
-def _joined(a: tuple[int, ...] | None, b: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    return None if a is None or b is None else tuple(dict.fromkeys((*a, *b)))
-
-
-def _split(spot: Spot, where: Any) -> list[Spot]:
-    parts = [spot]
-    if spot.heads is not None:
-        parts = [replace(part, heads=(n,)) for part in parts for n in spot.heads]
-    if spot.units is not None:
-        parts = [replace(part, units=(n,)) for part in parts for n in spot.units]
-    if spot.features is not None:
-        parts = [replace(part, features=(n,)) for part in parts for n in spot.features]
-    return parts
-
-
-def subtract(spots: list[Spot], gone: list[Spot], facts: Any) -> list[Spot]:
-    """Spots less others: whole ones, or some heads or units of them."""
-    for out in gone:
-        left = []
-        for spot in spots:
-            if (spot.site, spot.layer, spot.sae) != (out.site, out.layer, out.sae):
-                left.append(spot)
-                continue
-            rest = _less(spot, out, facts)
-            if rest is not None:
-                left.append(rest)
-        spots = left
-    return spots
-
-
-def _less(spot: Spot, out: Spot, facts: Any) -> Spot | None:
-    """One spot without the heads, units or features of another; None when nothing is left."""
-    axes = SITES[spot.site].axes
-    sizes = {"heads": facts.n_kv_heads if "kv_head" in axes else facts.n_heads, "units": getattr(facts, axes[-1], 0),
-             "features": 0}
-    for name, size in sizes.items():
-        mine, theirs = getattr(spot, name), getattr(out, name)
-        if theirs is None:
-            continue
-        kept = tuple(n for n in (mine if mine is not None else range(size)) if n not in theirs)
-        changed: dict[str, Any] = {name: kept}
-        return replace(spot, **changed) if kept else None
-    return None
-
-
 def _as_site(spot: Spot) -> ast.Site:
     return ast.Site(spot.site, spot.layer, spot.heads, None, spot.units)
 
 
-def _from_python(item: Any) -> ast.Where:
-    """A place that Python computed: an address, or a pair (layer, head)."""
-    if isinstance(item, str):
-        parsed = parse_address(item)
-        site = ast.Site(parsed.site, _index_text(parsed.layers), _index_text(parsed.heads), _index_text(parsed.neurons))
-        return site
-    if isinstance(item, tuple) and len(item) == 2 and all(isinstance(n, int) for n in item):
-        return ast.Site("result", item[0], item[1])
-    if isinstance(item, dict) and isinstance(item.get("layer"), int) and isinstance(item.get("head"), int):
-        return ast.Site("result", item["layer"], item["head"])
-    if isinstance(item, tuple) and item and isinstance(item[0], dict):  # what Scores.top gives
-        return _from_python(item[0])
-    raise SiteError(f'{reprlib.repr(item)} is no place; give addresses such as "L9H6" or pairs (layer, head)')
-
-
-def _index_text(text: str | None) -> ast.Index | None:
-    if text is None:
-        return None
-    if text.startswith("["):
-        return tuple(int(p) if p.strip().lstrip("-").isdigit() else p.strip() for p in text[1:-1].split(","))
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
 def _text(layer: Any) -> str:
     return str(layer) if isinstance(layer, (int, str)) else "5"
-
-
-def place_of(ctx: Context, target: ast.Target) -> ast.Place | None:
-    """The positions of a target, on which all of its places must agree; a group's own count where it is named bare."""
-    found: list[ast.Place | None] = []
-    for where in target.sites:
-        if isinstance(where, ast.Ref) and where.at is None and where.group in ctx.groups:
-            found.append(place_of(ctx, ctx.groups[where.group].target))
-        else:
-            found.append(where.at)
-    if len(set(found)) > 1:
-        raise ctx.fail("value", "these places name different positions", target,
-                       "give each its own line, or the same @ to all")
-    return found[0]
-
-
-# Positions ---------------------------------------------------------------------------------------------------------
-
-
-def spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
-    """The positions that a selector means in each example of a prompt."""
-    key = ("spread", selector, prompt, tuple(env.items()))
-    return ctx.once(key, lambda: _spread(ctx, selector, prompt, env, where))
-
-
-def _spread(ctx: Context, selector: Any, prompt: str, env: Env, where: Any) -> Spread:
-    with ctx.catch(where):
-        try:
-            found = resolve(ctx.filled(selector, where), ctx.tokens(prompt), marks=ctx.marks_of(prompt, env))
-        except HooklabError as error:
-            raise type(error)(f"in prompt {prompt}: {error}" if len(ctx.inputs) > 1 else str(error)) from None
-        return tuple(tuple(row) for row in found)
-    raise Stop
-
-
-def spread_groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:
-    """The groups of positions that are taken one at a time, and their labels."""
-    key = ("groups", at, prompt, tuple(env.items()))
-    return ctx.once(key, lambda: _groups(ctx, at, prompt, env))
-
-
-def _groups(ctx: Context, at: ast.AtEach, prompt: str, env: Env) -> tuple[tuple[Spread, ...], tuple[str, ...]]:
-    tokens = ctx.tokens(prompt)
-    selector = s.Each(ctx.filled(at.pos, at)) if at.pos is not None else s.Each()
-    with ctx.catch(at):
-        found = groups(selector, tokens, marks=ctx.marks_of(prompt, env))
-        counts = {len(row) for row in found}
-        if len(counts) > 1:
-            longest = ", ".join(f"{len(row)} in example {i}" for i, row in enumerate(found[:6]))
-            raise LayerError(f"@each makes different numbers of positions: {longest}. Use prompts of one length, or "
-                             f"name what they share: @each[subject, last]")
-        n = counts.pop()
-        cells = tuple(tuple(tuple(row[i]) for row in found) for i in range(n))
-        return cells, tuple(_label(tokens, found, i, at) for i in range(n))
-    raise Stop
-
-
-def _label(tokens: Any, found: list[list[list[int]]], i: int, at: ast.AtEach) -> str:
-    if isinstance(at.pos, s.Several):
-        return str(at.pos.items[i])
-    group = found[0][i]
-    same = all(row[i] == group and [tokens.pieces[e][p] for p in row[i]] == [tokens.pieces[0][p] for p in group]
-               for e, row in enumerate(found))
-    name = f"{group[0]}" if len(group) == 1 else f"{group[0]}:{group[-1] + 1}"
-    return f"{name}: {''.join(tokens.pieces[0][p] for p in group).strip()}" if same else name
-
-
-def reach(ctx: Context, at: ast.At | None, prompt: str, env: Env, *, writing: bool) -> Reach:
-    """The tokens that an `@` means; without one, all of them."""
-    if at is None or at.pos == s.All():
-        return Reach(None, True, True)  # new tokens too, if this run or one stacked on it writes any
-    pos = at.pos
-    if pos == s.Role("prompt"):
-        return Reach(None, True, False)
-    if pos == s.Role("new"):
-        if not writing:
-            raise ctx.fail("value", "@new are tokens that are written on, and this run writes none", at,
-                           "add a line: generate 20")
-        return Reach(None, False, True)
-    return Reach(spread(ctx, pos, prompt, env, at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..spec import ast
@@ -10,8 +11,13 @@ from .attributions import attribution, layout
 from .context import Context
 from .lower import metric
 from .options import options
-from .places import Sites, place_of, spread, spread_groups
-from .plan import Axis, Reading, RunPlan, Spot, Spread
+from .places import Sites
+from .plan.cells import Axis
+from .plan.reaches import Spread
+from .plan.readings import Reading
+from .plan.runs import RunPlan
+from .plan.spots import Spot
+from .positions import place_of, spread, spread_groups
 
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
@@ -73,13 +79,35 @@ def _lens(ctx: Context, run: RunPlan, statement: ast.Lens) -> Reading:
     else:
         place = place_of(ctx, target)
     axes, spots = layout(ctx, target, Sites(ctx, {}))
-    wrong = [spot for spot in spots if spot.site not in STREAM or spot.units or spot.sae]
+    wrong = [spot for spot in spots if spot.units or spot.sae or (spot.site not in STREAM and not _is_head(spot))]
     if wrong:
-        raise ctx.fail("value", f"{wrong[0]} is no vector of the stream", statement, f"a lens reads {', '.join(STREAM)}")
+        raise ctx.fail("value", f"{wrong[0]} is no vector of the stream", statement,
+                       f"a lens reads {', '.join(STREAM)}, and heads: lens L*H*")
     pos_axes, at, each = _positions(ctx, run, place if place is not None else ast.AtEach())
-    top = int(options(ctx, statement.opts, statement.verb).get("top", 1))
+    opts = options(ctx, statement.opts, statement.verb)
+    settings = (("top", int(opts.get("top", 1))), ("norm", opts.get("norm", "own")), ("tuned", _tuned(ctx, statement, opts)))
+    if opts.get("norm") == "frozen":  # through the divisor of the last stream
+        last = Spot("resid_post", ctx.world.facts.n_layers - 1)
+        ctx.runs[run.name] = replace(ctx.runs[run.name], captures=ctx.runs[run.name].captures | {last})
     value = None
     if ctx.answer is not None:
         name = "logit_diff" if ctx.answer.against is not None else "prob"
         value = metric(ctx, name, ast.Name(name, span=statement.span), run.prompt)
-    return Reading("lens", "lens", spots, (*axes, *pos_axes), at, each, (("top", top),), value, statement.span)
+    return Reading("lens", "lens", spots, (*axes, *pos_axes), at, each, settings, value, statement.span)
+
+
+def _is_head(spot: Spot) -> bool:
+    return spot.site == "result" and spot.heads is not None
+
+
+def _tuned(ctx: Context, statement: ast.Lens, opts: dict[str, Any]) -> str | None:
+    """The source text of the tuned lens of a line."""
+    if "tuned" not in opts:
+        return None
+    opt = next(opt for opt in statement.opts if opt.name == "tuned")
+    if not isinstance(opt.value, ast.Py) or not callable(opts["tuned"]):
+        raise ctx.fail("value", "tuned= takes a tuned lens in braces", opt, "write tuned={my_lens}")
+    if opts.get("norm", "own") != "own":
+        raise ctx.fail("value", "a tuned lens was fitted through the norm that each vector has itself", opt,
+                       "leave norm= out, or tuned=")
+    return str(opt.value.source)

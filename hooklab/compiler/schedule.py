@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .plan import Plan, RunPlan
+from .plan.plan import Plan
+from .plan.runs import RunPlan
 
 
 def schedule(plan: Plan) -> list[tuple[RunPlan, ...]]:

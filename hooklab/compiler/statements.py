@@ -10,11 +10,17 @@ from typing import Any
 from ..positions import select as s
 from ..spec import ast
 from .align import alignment, all_positions, check_counts, check_keys
-from .context import BASELINE, Context
+from .context import BASELINE, Context, Env
 from .lower import value
 from .options import in_turn, options
-from .places import Choice, Env, Sites, place_of, reach, spread, spread_groups, together
-from .plan import Axis, Edit, FromFile, Given, Reach, Same, Spot, Spread
+from .places import Choice, Sites
+from .plan.cells import Axis
+from .plan.edits import Edit
+from .plan.reaches import Reach, Spread
+from .plan.spots import Spot
+from .plan.values import FromFile, Given, Same
+from .positions import place_of, reach, spread, spread_groups
+from .spot_sets import together
 
 STREAMLESS = ("scores", "pattern")
 

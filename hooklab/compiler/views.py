@@ -9,8 +9,14 @@ from ..spec import ast
 from .context import Context
 from .keeps import kept_once
 from .options import options
-from .places import Sites, spread_groups
-from .plan import Axis, Keep, Reach, Reading, RunPlan, Spot, View
+from .places import Sites
+from .plan.cells import Axis
+from .plan.reaches import Reach
+from .plan.readings import Keep, Reading
+from .plan.runs import RunPlan
+from .plan.spots import Spot
+from .plan.views import View
+from .positions import spread_groups
 
 
 def add_view(ctx: Context, statement: ast.Show) -> View:
@@ -43,7 +49,7 @@ def _patterns(ctx: Context, statement: ast.Show, spots: list[Spot]) -> None:
         raise ctx.fail("value", "which attention is to be shown?", statement, "write show attention L5H1, or L5 for a layer")
     whole = tuple(dict.fromkeys(Spot("pattern", spot.layer) for spot in spots))
     for run in _shown(ctx):
-        keep = Keep(None, whole, Reach(None, True, run.writing is not None), statement.span)
+        keep = Keep(None, whole, Reach(None, True, True), statement.span)  # the same as of a line that saves it
         captures = run.captures if run.writing is not None else run.captures | set(whole)
         ctx.runs[run.name] = replace(run, keeps=kept_once(ctx, (*run.keeps, keep)), captures=captures)
 

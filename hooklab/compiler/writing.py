@@ -10,11 +10,12 @@ from ..errors import HooklabWarning
 from ..spec import ast
 from .context import Context
 from .options import options
-from .plan import Writing
+from .plan.runs import Writing
 
 
 def _number(low: float, high: float = float("inf"), *, open_: bool = False) -> Callable[[Any], bool]:
     def fits(value: Any) -> bool:
+        """Whether a value is a number within the bounds."""
         known = isinstance(value, (int, float)) and not isinstance(value, bool)
         return known and (low < value if open_ else low <= value) and value <= high
 

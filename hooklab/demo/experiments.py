@@ -77,14 +77,15 @@ def patching(model: Model, clean: str = CLEAN, corrupt: str = CORRUPT, answer: s
     All positions of a layer run as rows of one batch: row p restores position p.
 
     Raises:
-        PromptError: the prompts differ in length, or an answer is more than one token.
-        ModelError: the model does not know an answer, or says the same to both prompts.
+        PromptError: the prompts differ in length.
+        TokenError: an answer is not one token of the model.
+        ModelError: the model says the same to both prompts.
     """
     tokens, corrupted = model.tokens(clean), model.tokens(corrupt)
     if tokens.lengths != corrupted.lengths:
         raise PromptError(f"Patching by position needs prompts of equal length, not {tokens.width} and "
                           f"{corrupted.width} tokens.")
-    right, wrong = (_single(model, text) for text in (answer, other))
+    right, wrong = (model.single_token(text) for text in (answer, other))
 
     def logit_diff(logits: Tensor) -> Tensor:
         return logits[..., right] - logits[..., wrong]
@@ -127,12 +128,3 @@ def induction(model: Model, length: int = 12, seed: int = 0) -> Induction:
 def _mean_at(pattern: Tensor, queries: Tensor, keys: Tensor) -> list[float]:
     """Mean attention of each head [head query_pos key_pos] over pairs of positions."""
     return pattern[:, queries, keys].float().mean(-1).tolist()
-
-
-def _single(model: Model, text: str) -> int:
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise PromptError(f"The answer {text!r} is {len(ids)} tokens; patching scores a single one.")
-    if ids[0] == getattr(model.tokenizer, "unk_token_id", None):
-        raise ModelError(f"This model's vocabulary has no {text!r}.")
-    return int(ids[0])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from html import escape
+from itertools import count
 from pathlib import Path
 
 from ..errors import HooklabError
+from ..files import write_whole
 from . import svg
 from .experiments import Induction, NextTokens, Patching
 
@@ -113,42 +113,12 @@ def write_new(text: str, wanted: Path, *, replace: bool = False) -> Path:
     wanted = wanted.expanduser()
     if not wanted.parent.is_dir():
         raise HooklabError(f"There is no folder {wanted.parent}.")
-    try:
-        path, reserved = (wanted, False) if replace else (_reserve(wanted), True)
+    for n in count(1):
+        path = wanted if n == 1 else wanted.with_name(f"{wanted.stem}-{n}{wanted.suffix}")
         try:
-            _write(text, path)
-        except BaseException:
-            if reserved:
-                path.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise HooklabError(f"{wanted} could not be written: {error.strerror}.") from error
-    return path
-
-
-def _reserve(wanted: Path) -> Path:
-    """Create an empty file under the first free name: `page.html`, `page-2.html`, …"""
-    number = 1
-    while True:
-        path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        try:
-            path.touch(exist_ok=False)
-            return path
+            return write_whole(path, text.encode(), replace=replace)
         except FileExistsError:
-            number += 1
-
-
-def _write(text: str, path: Path) -> None:
-    """Replace a file as a whole; nothing is left behind when that fails."""
-    file = tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8")
-    part = Path(file.name)
-    try:
-        with file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            continue
+        except OSError as error:
+            raise HooklabError(f"{wanted} could not be written: {error.strerror}.") from error
+    raise AssertionError("unreachable")

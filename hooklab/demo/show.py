@@ -13,7 +13,7 @@ from .svg import decimal
 
 if TYPE_CHECKING:
     from ..model.model import Model
-    from ..model.verify import Report
+    from ..model.verification.report import Report
 
 PAGE = "hooklab-demo.html"
 """Name of the page where only a folder is given."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
 from ..errors import nearest
+from ..files import write_whole
 from ..problems import Problem, SpecError
 from ..spec.ast import VERSION
 from ..spec.parser import LONGEST
@@ -69,38 +68,12 @@ def write(name: str, text: str, model: str, force: bool = False) -> Path:
     path = path_of(name)
     whole = header(model) + without_header(text).strip("\n") + "\n"
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(whole)
-                file.flush()
-                os.fsync(file.fileno())
-            _put(Path(part), path, force)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        write_whole(path, whole.encode(), replace=force)
     except FileExistsError:
         raise refused(f"there is a file {path} already", "to replace it add --force") from None
     except (OSError, UnicodeEncodeError) as error:
         raise refused(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from error
     return path
-
-
-def _put(part: Path, path: Path, force: bool) -> None:
-    """Give a finished file its name; a name that is taken stays unless forced, even if it was taken just now."""
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)
-    if force:
-        part.replace(path)
-        return
-    try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if path.exists():
-            raise FileExistsError from None
-        part.replace(path)
 
 
 def read(name: str) -> tuple[Path, str]:

@@ -16,11 +16,11 @@ from ..errors import Stopped
 from ..problems import SpecError
 from ..progress import Progress, in_terminal
 from ..spec.parser import parse
-from . import commands
+from . import bench, commands
 from .line import Flag, Form, Given, checked_name, read
 from .matcher import Matcher
 from .session import Session, evaluate
-from .show import Shown, in_notebook, plainly
+from .show import Shown, enliven, in_notebook, plainly
 
 CELL = Form("%%hook", ("MODEL",), (
     Flag(("--output", "-o"), "keep the result under this name", "NAME"),
@@ -37,7 +37,8 @@ DOC = f"""Run an experiment written in the hook language, one line per step.
 {CELL.help()}
 
   MODEL          a variable that holds a model, or a name or folder for hl.load; without it the model that the cell
-                 names, else the one used last, else the only one in the notebook, else "lab"
+                 names, else the one used last (what its variable holds by now), else the only one in the notebook,
+                 else "lab"
 
 For example:
 
@@ -92,7 +93,12 @@ class HookMagics(Magics):
         """Keep a result under its name; what is returned is what the notebook shows."""
         if name is not None:
             self.shell.push({name: result})
-        return None if given.on("quiet") else result
+        if given.on("quiet"):
+            return None
+        if self.live():
+            with plainly():
+                enliven(result)
+        return result
 
     def result(self, given: Given, cell: str, name: str | None = None) -> Any:
         """What a cell gives: a run, or what was asked for instead."""
@@ -155,6 +161,7 @@ def load(shell: InteractiveShell) -> None:
     magic = HookMagics(shell)
     magic.before = {kind: table.get("hook") for kind, table in shell.magics_manager.magics.items()}
     shell.register_magics(magic)
+    bench.load(shell)
     shell.Completer.custom_matchers.append(magic.matcher.match)
 
 
@@ -168,6 +175,7 @@ def unload(shell: InteractiveShell) -> None:
         if magic.before.get(kind) is not None:
             table["hook"] = magic.before[kind]
     shell.magics_manager.registry.pop(HookMagics.__name__, None)
+    bench.unload(shell)
     shell.configurables[:] = [one for one in shell.configurables if one is not magic]
     matchers = shell.Completer.custom_matchers
     matchers[:] = [one for one in matchers if one is not magic.matcher.match]

@@ -18,7 +18,7 @@ from IPython.core.completer import (
 
 from ..errors import HooklabError, HooklabWarning
 from ..sites import SITES
-from ..spec.candidates import Context, Item, prompt_texts
+from ..spec.candidates import SHIPPED, Context, Item, prompt_texts
 from ..spec.completer import complete
 from ..spec.reference import topics
 from . import commands
@@ -70,7 +70,7 @@ class Matcher:
     def _models(self) -> list[Item]:
         variables = [name for name, value in self.shell.user_ns.items() if not name.startswith("_") and is_model(value)]
         known = [str(key[0]) for key in self.session.models]
-        return [Item(name, "model") for name in dict.fromkeys([*variables, *known, "lab"])]
+        return [Item(name, "model") for name in dict.fromkeys([*variables, *known, *SHIPPED])]
 
     def _line(self, before: str) -> SimpleMatcherResult:
         parts = before.split()
@@ -107,7 +107,7 @@ class Matcher:
         model = self.shell.user_ns.get(named[0]) if named else self.session.last
         if named and not is_model(model):
             model = self.session.models.get((named[0],))
-        models = tuple(dict.fromkeys([*(str(key[0]) for key in self.session.models), "lab"]))
+        models = tuple(dict.fromkeys([*(str(key[0]) for key in self.session.models), *SHIPPED]))
         if not is_model(model) or not is_open(model):
             return Context(models=models)
         missing = frozenset(name for name in SITES if model.sites.missing(name) is not None)

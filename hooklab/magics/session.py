@@ -6,15 +6,13 @@ No IPython here: cells come as text, names as a mapping.
 from __future__ import annotations
 
 import ast as python
-import contextlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import HooklabError, nearest
+from ..errors import HooklabError, HooklabWarning, nearest
 from ..problems import SpecError
-from ..progress import quiet_libraries
 from ..spec.ast import Spec
 from ..spec.holes import at_hole, holes, model_line
 from .line import Given
@@ -43,11 +41,12 @@ class Entry:
 
 @dataclass
 class Session:
-    """Models by what they were asked for, the one last used, and the history."""
+    """Models by what they were asked for, the one last used with the variable that held it, and the history."""
 
     models: dict[Any, Any] = field(default_factory=dict)
     last: Any = None
     last_name: str = ""
+    variable: str = ""
     entries: list[Entry] = field(default_factory=list)
     counted: int = 0
 
@@ -61,14 +60,26 @@ class Session:
         line = model_line(spec)
         if word is not None:
             found = self._named(given, i, word, namespace)
+            self.variable = word if found is namespace.get(word) else ""
         elif line is not None:
-            found = self.load(line[0], **line[1])
-        elif is_open(self.last):
-            return self.last
+            found, self.variable = self.load(line[0], **line[1]), ""
         else:
-            found = self._only(given, namespace)
+            found = self._last(given, namespace)
         self.last = found
         self.last_name = word or (line[0] if line else self.last_name) or "lab"
+        return found
+
+    def _last(self, given: Given, namespace: Mapping[str, Any]) -> Any:
+        """The model used last; where its variable holds another by now, that one."""
+        now = namespace.get(self.variable)
+        if is_model(now) and is_open(now):
+            return now
+        if is_open(self.last):
+            return self.last
+        closed = f"{self.last_name}, the model used last, was closed" if self.last is not None else ""
+        found = self._only(given, namespace, closed)
+        if closed:
+            warnings.warn(f"{closed}, so this runs on {self.last_name}", HooklabWarning, stacklevel=2)
         return found
 
     def _named(self, given: Given, i: int, word: str, namespace: Mapping[str, Any]) -> Any:
@@ -88,15 +99,18 @@ class Session:
                 raise
             raise given.error(f"no model {word!r}", f"did you mean `{close}`?", word=i) from error
 
-    def _only(self, given: Given, namespace: Mapping[str, Any]) -> Any:
+    def _only(self, given: Given, namespace: Mapping[str, Any], closed: str = "") -> Any:
+        """The notebook's only open model, or the shipped one; not the shipped one in place of one that was closed."""
         found = {id(value): name for name, value in namespace.items() if not name.startswith("_") and is_model(value)
                  and is_open(value)}
         if len(found) > 1:
             raise given.error(f"which model: {' or '.join(found.values())}?", f"name it: {given.form.prefix} "
                               f"{next(reversed(found.values()))}")
         if found:
-            self.last_name = next(iter(found.values()))
+            self.last_name = self.variable = next(iter(found.values()))
             return namespace[self.last_name]
+        if closed:
+            raise given.error(closed, f"open it again, or name another: {given.form.prefix} lab")
         return self.load("lab")
 
     def load(self, name: str, **options: Any) -> Any:
@@ -105,9 +119,7 @@ class Session:
         if not is_open(self.models.get(key)):
             from ..model.load import load
 
-            # The shipped model is there at once; a bar that flashes by would only be one more output.
-            with quiet_libraries() if name == "lab" else contextlib.nullcontext():
-                self.models[key] = load(name, **options)
+            self.models[key] = load(name, **options)
         return self.models[key]
 
     def remember(self, spec: Spec, values: dict[str, Any], run: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
@@ -15,6 +16,7 @@ from IPython.core.display_functions import publish_display_data
 
 from ..errors import HooklabError, HooklabWarning, Stopped
 from ..problems import SpecError
+from ..records import Run
 
 
 class Shown(str):
@@ -108,6 +110,25 @@ def _plain_warnings() -> Iterator[None]:
             yield
         finally:
             warnings.formatwarning = before
+
+
+def enliven(run: Any) -> None:
+    """Let a run that asks for views show them live, where it stands in a notebook; else it is shown as it is.
+
+    A run keeps a weak hold on its views: they are closed when the cell is run again.
+    """
+    if not isinstance(run, Run) or not run.views:
+        return
+    from ..views import of, registry
+
+    if registry.is_static():
+        return
+    try:
+        run.__dict__["_board"] = weakref.ref(of(run))
+    except Exception as error:  # the results are there, and are shown without the views
+        reason = str(error) if isinstance(error, HooklabError) else f"{type(error).__name__}: {error}"
+        warnings.warn(f"the live views could not be made, so the run is shown without them: {reason}", HooklabWarning,
+                      stacklevel=2)
 
 
 def in_notebook() -> Callable[[str, int, int], None]:

@@ -45,13 +45,14 @@ class SiteProperty(eproperty):
             fresh = value.clone()
             Mediator.swap(location, fresh)
             return fresh
-        raise TraceError(f"{obj.interleaver.addresses[location]} has a value only while the model runs: read it inside "
+        address = obj.interleaver.routes.addresses[location]
+        raise TraceError(f"{address} has a value only while the model runs: read it inside "
                          f"`with model.trace(prompt):`, or call model.capture(prompt, ...).")
 
     def __set__(self, obj: Any, value: Any) -> None:
         location = self._checked(obj)
         old = self.__get__(obj)
-        check_write(obj.interleaver.addresses[location], SITES[self.key].axes, value, old)
+        check_write(obj.interleaver.routes.addresses[location], SITES[self.key].axes, value, old)
         Mediator.swap(location, value)
 
     def _checked(self, obj: Any) -> str:

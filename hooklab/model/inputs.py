@@ -19,6 +19,7 @@ import torch
 
 from ..errors import HooklabWarning, PromptError, TraceError, did_you_mean
 from ..tokens import Tokens
+from .images import image_length, image_roles, in_order
 from .layout import Layout
 
 PER_EXAMPLE = ("pixel_values", "image_sizes", "pixel_attention_mask")
@@ -60,9 +61,9 @@ class Reader:
         self.takes_positions = "position_ids" in parameters
         self.takes_mask = "attention_mask" in parameters
         self.side = "left" if layout.facts.causal else "right"
-        config = layout.hf.config
-        image = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        self.image_ids = frozenset() if image is None else frozenset({int(image)})
+        self.current: Tokens | None = None
+        self.image_roles = image_roles(layout, tokenizer, processor)
+        self.image_ids = self.image_roles["image_token_ids"]
 
     def read(self, prompt: Any = None, **kwargs: Any) -> Prompt:
         """Make a prompt of user input; see the module docstring for what is accepted.
@@ -112,8 +113,9 @@ class Reader:
         if any(p.tokens is None for p in prompts):
             if len(prompts) > 1:
                 raise PromptError("Embeddings cannot be batched with other prompts; run them in a trace of their own.")
+            self.current = None
             return dict(prompts[0].extras)
-        tokens = merge(prompts)
+        self.current = tokens = merge(prompts)
         pad_id = self._pad_id()
         ids, mask = tokens.pad(self.side, pad_id)
         inputs: dict[str, Any] = {"input_ids": ids}
@@ -135,7 +137,7 @@ class Reader:
         if isinstance(prompt, str):
             return self._encode([prompt])
         if _is_ids(prompt):
-            return Tokens.from_ids(_id_rows(prompt), self.tokenizer, image_token_ids=self.image_ids)
+            return Tokens.from_ids(_id_rows(prompt), self.tokenizer, **self.image_roles)
         if not isinstance(prompt, Iterable):
             raise PromptError(f"A prompt cannot be made of {type(prompt).__name__}; pass text, token ids, an encoding or "
                               f"chat messages.")
@@ -154,7 +156,7 @@ class Reader:
         if self.tokenizer is None:
             raise PromptError("This model was opened without a tokenizer, so it takes token ids, not text. Pass ids, or "
                               "open it with hl.load(module, tokenizer=...).")
-        tokens = Tokens.encode(self.tokenizer, texts, add_special_tokens=special, image_token_ids=self.image_ids)
+        tokens = Tokens.encode(self.tokenizer, texts, add_special_tokens=special, **self.image_roles)
         self._warn_of_unknown(tokens)
         return tokens
 
@@ -187,7 +189,8 @@ class Reader:
                 raise PromptError(f"hooklab does not know what to do with {name!r} in an encoding."
                                   + did_you_mean(name, INPUT_NAMES))
         try:
-            tokens = Tokens.from_encoding(encoding, self.tokenizer, image_token_ids=self.image_ids)
+            tokens = Tokens.from_encoding(encoding, self.tokenizer, image_length=image_length(encoding, self.image_roles),
+                                          **self.image_roles)
         except (TypeError, ValueError) as error:
             raise PromptError(f"This encoding cannot be read: {error}") from error
         found = {name: encoding[name] for name in PER_EXAMPLE if name in encoding}
@@ -205,7 +208,8 @@ class Reader:
             raise PromptError("Images need the model's processor: open it with hl.load(module, processor=...) or from "
                               "a folder that holds one.")
         text = [prompt] if isinstance(prompt, str) else list(prompt)
-        encoding = self.processor(text=text, images=images, return_tensors="pt", padding=True,
+        pictures = in_order(images, text, self.processor)
+        encoding = self.processor(text=text, images=pictures or None, return_tensors="pt", padding=True,
                                   padding_side=self.side)
         return self._from_encoding({**dict(encoding), **given})
 

@@ -3,8 +3,8 @@
 nnsight hands every module's input and output to `Interleaver.handle` under a location name. This subclass adds two
 things. Sites: at a native location, each port that somebody waits for is cut out, offered under its own location and
 put back if it changed. Callbacks: a plan registers functions by location, with no block, no source text and no order
-to keep. Everything that a run changes (attention, grad mode, parameters' flags) is set on entry and comes back on
-exit, also after an exception or an interrupt.
+to keep. Everything that a run changes (attention, grad mode, gradient checkpointing, parameters' flags) is set on
+entry and comes back on exit, also after an exception or an interrupt.
 """
 
 from __future__ import annotations
@@ -14,34 +14,23 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from nnsight.intervention.interleaver import EarlyStopException, Interleaver, OutOfOrderError, dangling_unwind
 from torch import Tensor
 
-from ..errors import HooklabWarning, TraceError, WriteError
+from ..errors import WriteError
 from .attention import Inline, attending
 from .checks import check_write
+from .lateness import Handed, OrderError, too_late, warn_of_late_edits
 from .layout import Layout
 from .ports import Port, first_input, with_first_input
+from .recomputing import kept, recomputed
+from .routes import Routes
 
 Callback = Callable[[Tensor, int], "Tensor | None"]
 EarlyStop = EarlyStopException
-
-
-class OrderError(TraceError, OutOfOrderError):
-    """A value asked for after the model had gone past it."""
-
-
-@dataclass
-class Handed:
-    """A tensor that a block was given, to notice a change that comes too late."""
-
-    tensor: weakref.ref[Tensor]
-    version: int
-    address: str
 
 
 class SiteInterleaver(Interleaver):
@@ -53,29 +42,13 @@ class SiteInterleaver(Interleaver):
         self.lock = threading.RLock()
         self.grad: bool | str = False
         self.callbacks: dict[str, list[Callback]] = {}
-        self.ports = {port.location: port for port in layout.all_ports}
-        self.addresses = {port.location: port.address for port in layout.all_ports}
-        self.by_source: dict[str, tuple[Port, ...]] = {}
-        for port in layout.all_ports:
-            if port.source is not None:
-                self.by_source[port.source] = (*self.by_source.get(port.source, ()), port)
-        self.block_inputs = {str(port.source) for port in layout.all_ports if port.site == "resid_pre"}
-        inline = layout.family.attention == "inline"
-        self.inline = {layout.native(layout.role(i, "attn")): layout.attention_ports[id(layout.role(i, "attn"))]
-                       for i in range(layout.facts.n_layers)} if inline else {}
-        self.first = str(layout.port("resid_pre", 0).source)
-        self.attention_outputs = {layout.native(layout.role(i, "attn")) + ".output": i
-                                  for i in range(layout.facts.n_layers)}
-        embedders = [path for path in (layout.family.embed, layout.family.pos_embed) if path]
-        self.leaves = [layout.native(layout.module(layout.base, path)) + ".output" for path in embedders]
-        self.carriers = {*self.by_source, *self.block_inputs, *self.leaves,
-                         *(port.later for port in layout.all_ports if port.later is not None),
-                         *(f"{path}.{side}" for path in self.inline for side in ("input", "output"))}
+        self.standing: dict[str, list[Callback]] = {}
+        self.routes = Routes(layout)
         self.light = False
         self.watcher: Callable[..., None] | None = None
         self.attends: Callable[..., Any] | None = None
         self.thread = 0
-        self.modules = {layout.native(module): module for module in layout.hf.modules()}
+        self.recomputed = recomputed(layout.hf)
         self.refused: dict[str, str] = {}
         self._reset()
 
@@ -97,10 +70,12 @@ class SiteInterleaver(Interleaver):
         self._stack = ExitStack()
         try:
             self._stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+            self._stack.enter_context(kept(self.recomputed))
             torch.set_grad_enabled(bool(self.grad))
             if self.grad and self.grad != "weights":
                 self._freeze()
-            inner = self.watcher or self.attends or any(self.ports[at].source is None for at in self.callbacks)
+            self._join_standing()
+            inner = self.watcher or self.attends or any(self.routes.ports[at].source is None for at in self.callbacks)
             if self.mediators or inner:
                 self._stack.enter_context(attending(self.layout, self))
             self.serving += 1  # blocks start now, and what they call before their first site is no part of the run
@@ -114,15 +89,22 @@ class SiteInterleaver(Interleaver):
             self._hook_watched()
         return self
 
+    def _join_standing(self) -> None:
+        """Let the user's own hooks act in this run, before its callbacks."""
+        if self.standing:
+            own = self.callbacks
+            self._stack.callback(setattr, self, "callbacks", own)
+            self.callbacks = {at: [*self.standing.get(at, ()), *own.get(at, ())] for at in {**self.standing, **own}}
+
     def _hook_watched(self) -> None:
         """Serve a run without blocks by plain forward hooks on the few modules that matter to it.
 
         nnsight's handoff calls into Python three times for every module of the model; without blocks nothing else
         needs it, and on small models it is most of what capturing costs.
         """
-        for location in self._watch():
+        for location in self.routes.watched(self.callbacks, grad=bool(self.grad)):
             path, side = location.rsplit(".", 1)
-            module = self.modules[path]
+            module = self.routes.modules[path]
             if side == "input":
                 handle = module.register_forward_pre_hook(self._pre_hook(location), with_kwargs=True)
             else:
@@ -152,18 +134,6 @@ class SiteInterleaver(Interleaver):
         """Whether the module now running is no part of the run: called by a block, a callback or another thread."""
         return self.serving > 0 or threading.get_ident() != self.thread
 
-    def _watch(self) -> set[str]:
-        """The native locations that matter to a run without blocks."""
-        ports = [self.ports[location] for location in self.callbacks]
-        watched = {location for port in ports for location in (port.source, port.later) if location}
-        if any(port.source is None for port in ports):
-            watched.update(f"{path}.{side}" for path in self.inline for side in ("input", "output"))
-        if self.layout.family.folds:
-            watched.update(self.block_inputs)
-        if self.grad or any(port.site == "pos_embed" for port in ports):
-            watched.update((*self.leaves, self.first))
-        return watched
-
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> bool:
         try:
             return super().__exit__(exc_type, exc_value, traceback)
@@ -185,31 +155,16 @@ class SiteInterleaver(Interleaver):
                 continue
             error, expected = dangling_unwind(mediator)
             if isinstance(error, OutOfOrderError) and expected is None:
-                error = OrderError(self._too_late(mediator.pending.provider))
+                provider = mediator.pending.provider
+                error = OrderError(too_late(self.routes.addresses.get(provider, provider), self.last))
             try:
                 mediator.worker.throw(error)
             except BaseException as thrown:
                 if expected is None or thrown is not error:
                     raise
                 warnings.warn(expected, stacklevel=2)
-        self._warn_of_late_edits()
+        warn_of_late_edits(self.handed)
 
-    def _too_late(self, location: str) -> str:
-        name = self.addresses.get(location, location)
-        last = self.last if self.last != name else ""
-        after = f" after {last}" if last else ""
-        return (f"{name} was asked for{after}, but the model had already gone past it (or never came by). Inside a "
-                f"trace, read and write in the order of the forward pass: put {name} before {last or 'later sites'}; "
-                f"or use model.capture(...), where order does not matter.")
-
-    def _warn_of_late_edits(self) -> None:
-        for handed in self.handed:
-            tensor = handed.tensor()
-            if tensor is not None and tensor._version != handed.version:
-                warnings.warn(
-                    f"{handed.address} was changed in place after the model had gone past it, so the run did not see "
-                    f"the change. Write before you read a later site; to compute with a copy, use x.clone().",
-                    HooklabWarning, stacklevel=2)
 
     # Serving ----------------------------------------------------------------------------------------------------
 
@@ -217,31 +172,31 @@ class SiteInterleaver(Interleaver):
         """Serve a native location, then every site that it carries."""
         if self.light:
             return super().handle(provider, value)
-        if self.foreign and provider.rpartition(".")[0] in self.modules:
+        if self.foreign and provider.rpartition(".")[0] in self.routes.modules:
             return value
-        if provider in self.carriers:
+        if provider in self.routes.carriers:
             return self._serve_location(provider, value)
         return self._serve_native(provider, value)
 
     def _serve_location(self, provider: str, value: Any) -> Any:
-        if provider in self.block_inputs:
+        if provider in self.routes.block_inputs:
             self.batch = first_input(value).shape[0]
-        if provider in self.leaves:
+        if provider in self.routes.leaves and isinstance(value, Tensor):
             self.batch = max(self.batch, value.shape[0])
             if self.grad and self.grad != "weights":
                 value = value.detach().requires_grad_()  # gradients end here: parameters are frozen
-        elif provider == self.first and self.grad and not first_input(value).requires_grad:
+        elif provider == self.routes.first and self.grad and not first_input(value).requires_grad:
             value = with_first_input(value, first_input(value).detach().requires_grad_())  # given embeddings
-        if self.inline and provider.endswith(".input") and provider[:-6] in self.inline:
+        if self.routes.inline and provider.endswith(".input") and provider[:-6] in self.routes.inline:
             self._enter_inline(provider[:-6])
         if self.corrections:
             for correct in self.corrections.pop(provider, ()):
                 value = correct(value)
         if not self.light:
             value = self._serve_native(provider, value)
-        for port in self.by_source.get(provider, ()):
+        for port in self.routes.by_source.get(provider, ()):
             value = self.serve(port, value)
-        if self._mode is not None and provider.endswith(".output") and provider[:-7] in self.inline:
+        if self._mode is not None and provider.endswith(".output") and provider[:-7] in self.routes.inline:
             self._leave_inline()
         return value
 
@@ -251,14 +206,14 @@ class SiteInterleaver(Interleaver):
             self.counts[provider] = self.counts.get(provider, 0) + 1
             return value
         served = self._guarded(provider, value)
-        if provider in self.attention_outputs and served is not value:
+        if provider in self.routes.attention_outputs and served is not value:
             self._refuse_weights(provider, value, served)
         return served
 
     def _guarded(self, provider: str, value: Any) -> Any:
         """nnsight's own serving; a name that was waited for is remembered for error messages."""
         if provider in self.parked:
-            self.last = self.addresses.get(provider, provider)
+            self.last = self.routes.addresses.get(provider, provider)
         self.serving += 1
         try:
             return super().handle(provider, value)
@@ -269,7 +224,7 @@ class SiteInterleaver(Interleaver):
         """Attention modules return their pattern for show; the model never reads it, so writing it does nothing."""
         if isinstance(after, tuple) and isinstance(before, tuple) and any(
                 new is not old for new, old in zip(after[1:], before[1:], strict=False)):
-            layer = self.attention_outputs[provider]
+            layer = self.routes.attention_outputs[provider]
             raise WriteError(f"The attention weights that a module returns are a copy that nothing reads. To change "
                              f"where layer {layer} looks, write model.layers[{layer}].pattern (or .scores).")
 
@@ -345,12 +300,11 @@ class SiteInterleaver(Interleaver):
                 new[start:start + size] = piece
         return new
 
-
     # Inline attention -------------------------------------------------------------------------------------------
 
     def _enter_inline(self, path: str) -> None:
         facts = self.layout.facts
-        self._mode = Inline(self, self.inline[path], facts.n_heads, facts.n_kv_heads)
+        self._mode = Inline(self, self.routes.inline[path], facts.n_heads, facts.n_kv_heads)
         self._mode.__enter__()
 
     def _leave_inline(self) -> None:

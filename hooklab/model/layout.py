@@ -6,7 +6,8 @@ not), where each is served, and which modules play which role.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -15,26 +16,13 @@ from einops import rearrange
 from torch import nn
 
 from ..errors import FamilyError, SiteError, did_you_mean
-from ..families import WRAPPERS, Family, family
+from ..families import HEADLESS, WRAPPERS, Family, family
 from ..sites import LAYER_SITES, MODEL_SITES, SITES
 from . import linear, ports
+from .dropouts import dropouts, dropping
+from .facts import sizes
 from .ports import Part, Port
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Sizes of a model, read from its config and its modules. None where the architecture has no such size."""
-
-    family: str
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int | None
-    d_vocab: int
-    n_ctx: int | None
-    causal: bool
+from .tables import table_for
 
 
 class Layout:
@@ -44,32 +32,49 @@ class Layout:
         self.hf = hf
         self.base, config = _base_model(hf)
         self.config = config
-        self.family = (table or family(config.model_type)).for_config(config)
+        self.family = table_for(config, self.base, table or family(config.model_type))
         self.names = {id(module): name for name, module in hf.named_modules()}
-        self.dropouts = [module for module in hf.modules() if isinstance(module, nn.Dropout)]
-        self.blocks: list[nn.Module] = list(self.module(self.base, self.family.blocks))
+        self.dropouts = dropouts(hf)
+        self.blocks: list[nn.Module] = self._blocks()
         self.has_head = hf.get_output_embeddings() is not None if hasattr(hf, "get_output_embeddings") else False
-        self.facts = self._facts()
+        self.facts = sizes(self)
+        self.unplaced: dict[str, str] = {}
         self._ports = self._build()
         self.attention_ports = self._attention_ports()
 
     # Modules ----------------------------------------------------------------------------------------------------
 
-    def module(self, root: nn.Module, path: str) -> Any:
-        """The submodule at a role's path; FamilyError says which table is wrong when there is none."""
+    def _blocks(self) -> list[nn.Module]:
+        """The blocks; FamilyError where the table names something else."""
+        found = self.module(self.base, self.family.blocks, "blocks")
+        if not isinstance(found, (nn.ModuleList, nn.Sequential)) or not len(found):
+            raise FamilyError(f'The table of "{self.family.name}" says blocks = {self.family.blocks!r}, but '
+                              f"{type(found).__name__} is no list of blocks.")
+        return list(found)
+
+    def module(self, root: nn.Module, path: str | None, row: str = "") -> Any:
+        """The submodule at the path in a row of the table; FamilyError says which table is wrong when there is none."""
+        if path is None:
+            raise FamilyError(f'The table of "{self.family.name}" leaves out a row that every model needs: blocks, '
+                              f"embed, attn and o name a module each.")
+        said = f'The table of "{self.family.name}" says {f"{row} = " if row else ""}{path!r}'
+        if not isinstance(path, str):
+            raise FamilyError(f'{said}, which is no path: "self_attn.q_proj" is one.')
         found: Any = root
         for name in path.split("."):
             holder, found = found, getattr(found, name, None)
             if found is None:
-                raise FamilyError(
-                    f'The table of "{self.family.name}" says {path!r}, but {type(holder).__name__} has no {name!r}: '
-                    f"it has {', '.join(dict(holder.named_children()))}.")
+                children = dict(holder.named_children()) if isinstance(holder, nn.Module) else {}
+                raise FamilyError(f"{said}, but {type(holder).__name__} has no {name!r}: "
+                                  f"it has {', '.join(children) or 'no modules'}.")
+        if not isinstance(found, nn.Module):
+            raise FamilyError(f"{said}, but that is {type(found).__name__}, no module.")
         return found
 
     def role(self, layer: int, name: str) -> Any:
         """The module that plays a role (`"o"`, `"ln2"`, …) in a block, or None where the family has none."""
         path = getattr(self.family, name)
-        return None if path is None else self.module(self.blocks[layer], path)
+        return None if path is None else self.module(self.blocks[layer], path, name)
 
     def native(self, module: nn.Module) -> str:
         """The location prefix under which nnsight knows a module."""
@@ -95,6 +100,7 @@ class Layout:
             ids = ids.to(head.weight.device)
             bias = getattr(head, "bias", None)
             logits = torch.nn.functional.linear(x, head.weight[ids], None if bias is None else bias[ids])
+        logits = logits * self.factor("logits") if "logits" in self.family.factors else logits
         cap = getattr(self.config, "final_logit_softcapping", None)
         logits = logits if cap is None else (logits / cap).tanh() * cap
         if self.family.never is None:
@@ -104,14 +110,38 @@ class Layout:
         ruled_out = ruled_out if ids is None else ruled_out[ids]
         return logits.masked_fill(ruled_out, torch.finfo(logits.dtype).min)
 
+    def factor(self, site: str) -> float:
+        """The number by which what a site's module gives is multiplied on its way; see `Family.factors`."""
+        name = self.family.factors.get(site)
+        if name is None:
+            return 1.0
+        number = float(getattr(self.config, name.removeprefix("/")))
+        return 1 / number if name.startswith("/") else number
+
     # Sites ------------------------------------------------------------------------------------------------------
 
     def missing(self, site: str) -> str | None:
         """Why this model has no such site, as a sentence; None when it has it."""
         if site not in SITES:
             return f'There is no site "{site}".' + did_you_mean(site, SITES)
+        if site in self.unplaced:
+            return self.unplaced[site]
         reason = self.family.missing(site, head=self.has_head)
+        if reason == HEADLESS:
+            reason = self._headless()
         return None if reason is None else f"{self.family.name} has no {site}: {reason}."
+
+    def _headless(self) -> str:
+        stream = "the last resid_post" + (" or ln_final" if self.missing("ln_final") is None else "")
+        if self.base is self.hf:
+            return f"it was loaded without a language-model head. Use {stream}"
+        return (f"it was loaded as {type(self.hf).__name__}, without a language-model head. What that gives is "
+                f"model.output in a trace, and .output of model.capture(prompt, sites, full=True); what its head reads "
+                f"is {stream}")
+
+    def dropping(self) -> bool:
+        """Whether a pass would drop units at random: some module with a dropout is in training mode."""
+        return dropping(self.dropouts)
 
     def port(self, site: str, layer: int | None = None) -> Port:
         """The port of a site.
@@ -136,39 +166,34 @@ class Layout:
 
     # Building ---------------------------------------------------------------------------------------------------
 
-    def _facts(self) -> Facts:
-        config, blocks = self.config, self.blocks
-        n_heads = config.num_attention_heads
-        n_kv = getattr(config, "num_key_value_heads", None) or n_heads
-        if self.family.packing == "multi_query":
-            n_kv = 1
-        elif self.family.packing == "grouped":
-            n_kv = config.num_kv_heads
-        down = self.role(0, "down") if self.family.down else None
-        d_in = linear.matrix(self.role(0, "o")).shape[0]
-        n_ctx = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        return Facts(
-            family=self.family.name, n_layers=len(blocks), n_heads=n_heads, n_kv_heads=n_kv,
-            d_model=config.hidden_size, d_head=d_in // n_heads,
-            d_mlp=None if down is None else linear.matrix(down).shape[0],
-            d_vocab=config.vocab_size, n_ctx=n_ctx, causal=_is_causal(self.config, self.role(0, "attn")))
-
     def _build(self) -> dict[tuple[str, int | None], Port]:
         made: dict[tuple[str, int | None], Port] = {}
         for site in MODEL_SITES:
-            if self.missing(site) is None:
-                made[site, None] = self._model_port(site)
+            self._place(made, site, None, self._model_port, site)
         for layer in range(len(self.blocks)):
             for site in LAYER_SITES:
-                if self.missing(site) is None:
-                    made[site, layer] = self._layer_port(site, layer)
-        return made
+                self._place(made, site, layer, self._layer_port, site, layer)
+        return {key: port for key, port in made.items() if key[0] not in self.unplaced}
+
+    def _place(self, made: dict[tuple[str, int | None], Port], site: str, layer: int | None,
+               port: Callable[..., Port], *where: Any) -> None:
+        """Make a site's port; a site whose row names no module is left out, unless no model can run without it."""
+        if self.missing(site) is not None:
+            if site in _NEEDED:
+                raise FamilyError(f'The table of "{self.family.name}" leaves out {site}, which every model has.')
+            return
+        try:
+            made[site, layer] = port(*where)
+        except FamilyError as error:
+            if site in _NEEDED:
+                raise
+            self.unplaced[site] = str(error)
 
     def _model_port(self, site: str) -> Port:
         if site == "logits":
             return self._make(site, None, self.hf, "logits", side="output")
         role = "ln_final" if site.startswith("ln_final") else site
-        module = self.module(self.base, getattr(self.family, role))
+        module = self.module(self.base, getattr(self.family, role), role)
         if site.endswith("_scale"):
             return self._scale_port(site, None, module)
         return self._make(site, None, module, "output")
@@ -186,12 +211,19 @@ class Layout:
             return self._scale_port(site, layer, self.role(layer, site.removesuffix("_scale")))
         if site == "result":
             return self._result_port(layer)
-        role, grip = self._whole[site]
-        module = self.blocks[layer] if role == "block" else self.role(layer, role)
+        role, grip = self.carriers[site]
+        module = self.blocks[layer] if role == "block" else self.needed(layer, role, site)
         return self._make(site, layer, module, grip, ports.heads(self.facts.d_head) if site == "z" else None)
 
+    def needed(self, layer: int, role: str, site: str) -> Any:
+        """The module of a role that a site cannot do without."""
+        module = self.role(layer, role)
+        if module is None:
+            raise FamilyError(f'The table of "{self.family.name}" leaves out {role}, and {site} is found by it.')
+        return module
+
     @property
-    def _whole(self) -> dict[str, tuple[str, str]]:
+    def carriers(self) -> dict[str, tuple[str, str]]:
         """Sites that one module's input or output carries whole: the role that carries it and which side."""
         table = self.family
         return {
@@ -207,6 +239,8 @@ class Layout:
     def _make(self, site: str, layer: int | None, module: nn.Module, grip: str, part: Part | None = None,
               side: str | None = None) -> Port:
         take, put = ports.through(grip, part)
+        if site in self.family.factors and site != "logits":  # which the model gives multiplied already
+            take, put = ports.scaled(take, put, 1 / self.factor(site))
         side = side or ("input" if grip in ("input", "stream") else "output")
         return Port(site, layer, self._location(site, layer), f"{self.native(module)}.{side}", SITES[site].axes,
                     take, put)
@@ -217,7 +251,7 @@ class Layout:
     def _projection_port(self, site: str, layer: int) -> Port:
         facts, table = self.facts, self.family
         if table.qkv is None:
-            return self._make(site, layer, self.role(layer, site), "output", ports.heads(facts.d_head))
+            return self._make(site, layer, self.needed(layer, site, site), "output", ports.heads(facts.d_head))
         part = ports.fused_part(site, table.packing, facts.n_heads, facts.n_kv_heads, facts.d_head)
         return self._make(site, layer, self.role(layer, "qkv"), "output", part)
 
@@ -238,20 +272,26 @@ class Layout:
 
     def _result_port(self, layer: int) -> Port:
         out = self.role(layer, "o")
-        n_heads, d_head = self.facts.n_heads, self.facts.d_head
+        n_heads, d_head, factor = self.facts.n_heads, self.facts.d_head, self.factor("attn_out")
 
         def take(value: Any) -> Any:
             w_o = rearrange(linear.matrix(out), "(h d) m -> h d m", h=n_heads)
+            w_o = w_o if factor == 1.0 else w_o * factor
             return ports.head_results(ports.first_input(value).unflatten(-1, (n_heads, d_head)), w_o)
 
         return replace(self._make("result", layer, out, "input"), take=take, put=lambda value, new: value,
-                       later=f"{self.native(out)}.output", correct=ports.result_correction(linear.bias(out)))
+                       later=f"{self.native(out)}.output", correct=ports.result_correction(linear.bias(out), factor))
 
     def _attention_ports(self) -> dict[int, dict[str, Port]]:
         """id(attention module) -> its inner ports."""
         inner = ("rot_q", "rot_k", "scores", "pattern")
-        return {id(self.role(layer, "attn")): {site: self._ports[site, layer] for site in inner}
+        return {id(self.needed(layer, "attn", "pattern")): {
+                    site: self._ports.get((site, layer)) or self._inner_port(site, layer) for site in inner}
                 for layer in range(len(self.blocks))}
+
+
+_NEEDED = ("resid_pre", "embed")
+"""Sites that a run begins with."""
 
 
 def _base_model(hf: Any) -> tuple[Any, Any]:
@@ -262,9 +302,3 @@ def _base_model(hf: Any) -> tuple[Any, Any]:
     if inner is None:
         return base, config
     return getattr(base, inner), config.get_text_config()
-
-
-def _is_causal(config: Any, attention: nn.Module | None) -> bool:
-    if getattr(config, "is_decoder", None) and config.model_type == "bert":
-        return True
-    return bool(getattr(attention, "is_causal", config.model_type != "bert"))

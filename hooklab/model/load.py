@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from torch import nn
 
 from ..errors import HooklabWarning, ModelError, did_you_mean
 from ..families import FAMILIES, WRAPPERS
+from ..progress import quiet_libraries
 from .model import Model
 
 _VERIFIED: dict[tuple[str, ...], dict[str, str]] = {}
 """(architecture, versions) that were checked in this process -> sites refused."""
 
-_LOCAL = ("lab",)
+_LOCAL = ("lab", "gate", "gate-null")
+"""The names that need no network: one has its weights in the package, the others are made."""
 
 
 def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, processor: Any = None, dtype: Any = None,
@@ -26,16 +29,19 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
 
     Args:
         model: `"lab"` (the model shipped with hooklab), a name on the Hugging Face hub, a local folder, or a
-            `transformers` module in memory.
+            `transformers` module in memory. `"gate"` and `"gate-null"` are small models that see images, made on the spot,
+            with weights set by hand: see `hooklab.model.gate`.
         tokenizer: Tokenizer object, or a name or folder to load one from; found by itself for names and folders.
         processor: Processor for images and text, likewise.
         dtype: Type of the weights, e.g. `torch.bfloat16` or `"auto"`; the checkpoint's own by default.
-        device: Where to put the model, e.g. `"cuda"`.
+        device: Where to put the model, e.g. `"cuda"`. Without it, a module in memory stays where it is, and weights
+            that are loaded go to the CPU.
         device_map: How to spread it over devices (needs `accelerate`); not together with `device`.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Allow code that comes with the checkpoint to run.
         quantization_config: Passed on to `from_pretrained`.
-        verify: Check the architecture once per process and refuse sites that do not satisfy their definitions.
+        verify: Check the architecture once per process and refuse sites that do not satisfy their definitions; not the
+            models that are made, in which most changes change nothing.
         kwargs: Passed on to `from_pretrained`.
 
     Raises:
@@ -62,9 +68,13 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
             raise ModelError(f"{', '.join(options)} only apply when hooklab loads the weights; this model is already "
                              f"in memory.")
         hf, source = model, None
+    elif model in _LOCAL[1:]:
+        (hf, own), source, verify = _made(str(model), options), None, False
+        tokenizer, processor = tokenizer or own.tokenizer, processor or own
     else:
         source = _resolve(str(model))
-        hf = _from_pretrained(source, options)
+        with quiet_libraries() if model == "lab" else nullcontext():
+            hf = _from_pretrained(source, options)
     if device is not None:
         try:
             hf.to(device)
@@ -77,6 +87,28 @@ def load(model: str | Path | nn.Module = "lab", *, tokenizer: Any = None, proces
     if verify and not any(p.device.type == "meta" for p in hf.parameters()):
         _refuse_broken(opened)
     return opened
+
+
+def _made(name: str, options: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """A model whose weights are set by hand, and its processor."""
+    from .gate import NAMES, build
+
+    known = ("dtype", "attn_implementation")
+    if extra := [option for option in options if option not in known]:
+        raise ModelError(f'{", ".join(extra)} cannot apply: "{name}" is made on the spot, not loaded from a checkpoint.')
+    hf, own = build(gate=NAMES[name], **{key: value for key, value in options.items() if key == "attn_implementation"})
+    dtype = options.get("dtype", "auto")
+    return hf if dtype == "auto" else hf.to(_dtype(dtype)), own
+
+
+def _dtype(dtype: Any) -> Any:
+    """A type of weights, by itself or by its name in torch."""
+    import torch
+
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"dtype={dtype!r} is no type of weights; torch.bfloat16 is one.")
+    return found
 
 
 def _resolve(name: str) -> str:
@@ -207,9 +239,10 @@ _SUSPECT = ("residual_multiplier", "attention_multiplier", "embedding_multiplier
 
 
 def _warn_of_unknown(opened: Model) -> None:
-    config = opened.layout.config.to_dict()
-    found = [name for name, value in config.items()
-             if name.startswith(_SUSPECT) and value not in (None, False, 0, 1, 1.0, [], {})]
+    config, factors = opened.layout.config.to_dict(), opened.layout.family.factors.values()
+    known = {*(name.removeprefix("/") for name in factors), *(("attention_multiplier",) if factors else ())}
+    found = [name for name, value in config.items()  # attention's own number arrives with its scores
+             if name not in known and name.startswith(_SUSPECT) and value not in (None, False, 0, 1, 1.0, [], {})]
     if found:
         warnings.warn(f"The config of this {opened.facts.family} sets {', '.join(found)}, which hooklab has not learnt "
                       f"about; check model.verify() before you trust its sites.", HooklabWarning, stacklevel=3)

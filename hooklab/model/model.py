@@ -10,73 +10,34 @@ import contextlib
 import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from nnsight.intervention.batching import Batcher
-from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from ..errors import ModelError, SiteNameError, TraceError, did_you_mean
 from ..sites import LAYER_SITES, MODEL_SITES
 from ..tokens import Tokens
 from .checks import self_test
+from .dropouts import warn_of_dropout
 from .envoys import Block, Layers, SiteProperty
-from .inputs import INPUT_NAMES, Prompt, Reader
+from .facts import Facts
+from .inputs import INPUT_NAMES, Reader
+from .instrumentation import instrumented, released
 from .interleaver import SiteInterleaver
-from .layout import Facts, Layout
+from .layout import Layout
+from .root import Root
 from .sitetable import SiteTable
 from .tracer import HookTracer, make_source_findable, opens_generate
+from .vocabulary import single_token
 
 if TYPE_CHECKING:
     from ..compiler import Plan
     from ..records import Activations, Run
-    from .verify import Report
+    from ..runtime.hooks import Handle
+    from .verification.report import Report
     from .weights import Weights
-
-
-_OPEN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-"""Module -> how many models are open on it."""
-
-
-class SiteBatcher(Batcher):
-    """Rows of a shared batch; remembers which blocks were given rows, so that gradients can reach what they hold."""
-
-    pieces: dict[tuple[int, ...], Any] | None = None
-
-    def narrow(self, value: Any, group: Any) -> Any:
-        """Give a block its rows."""
-        out = super().narrow(value, group)
-        if self.pieces is not None and group is not None and out is not value:
-            self.pieces[tuple(group)] = out
-        return out
-
-    def widen(self, full: Any, group: Any, edited: Any) -> Any:
-        """Put a block's rows back; they replace what it was given."""
-        if self.pieces is not None and group is not None:
-            self.pieces.pop(tuple(group), None)
-        return super().widen(full, group, edited)
-
-
-class Root(Envoy):
-    """The top of nnsight's tree: what turns prompts into the arguments of one forward pass."""
-
-    reader: Reader
-    _batcher_class = SiteBatcher
-
-    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
-        return sum(item.size for item in inputs if isinstance(item, Prompt))
-
-    def _batch(self, invokes: list[tuple[Any, ...]], fn: Any) -> tuple[tuple[()], dict[str, Any]]:
-        merged: dict[str, Any] = {}
-        for _, kwargs in invokes:
-            merged.update(kwargs)
-        prompts = [item for inputs, _ in invokes for item in inputs]
-        if not prompts:  # a function that calls the model's modules itself
-            return (), merged
-        return (), {**self.reader.batch(prompts, generating=fn == "generate"), **merged}
 
 
 class Model:
@@ -87,6 +48,7 @@ class Model:
         tokenizer: Its tokenizer, or None.
         processor: Its processor for images and text, or None.
         facts: Sizes: n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab, n_ctx, family, causal.
+        hooks: The hooks that stand, in the order in which they act.
         layers: The blocks; each has the sites of a layer as attributes.
         sites: Table of sites, which of them this model has, and why it lacks the others.
 
@@ -114,10 +76,11 @@ class Model:
                               envoys={type(block): Block for block in self.layout.blocks})
         self._root.reader = self.reader
         self.layers = Layers([self._envoy(block) for block in self.layout.blocks])
+        self.hooks: list[Handle] = []
         self._weights: Weights | None = None
         self._revision: str | None = None
         self._closed = False
-        _OPEN[hf] = _OPEN.get(hf, 0) + 1
+        instrumented(hf)
 
     @property
     def tokenizer(self) -> Any:
@@ -172,6 +135,20 @@ class Model:
         """
         return self.reader.tokens(prompt, **kwargs)
 
+    def single_token(self, text: str) -> int:
+        """The id of a text that is one token, such as `" Mary"`: for answers, and for columns of `W.U`.
+
+        Raises:
+            TokenError: it is several tokens, which the message shows, or none of this model's; or there is no tokenizer.
+
+        Example:
+            >>> import hooklab as hl
+            >>> model = hl.load("lab")
+            >>> model.tokenizer.decode(model.single_token(" Mary"))
+            ' Mary'
+        """
+        return single_token(self.tokenizer, text)
+
     # Running it -------------------------------------------------------------------------------------------------
 
     def trace(self, *prompt: Any, grad: bool | str = False, **kwargs: Any) -> HookTracer:
@@ -180,7 +157,8 @@ class Model:
         Args:
             prompt: Text, list of texts, token ids, encoding, chat messages; nothing when the block holds
                 `with t.invoke(prompt):` blocks, which share one forward pass.
-            grad: Keep gradients of activations (`True`), or of parameters too (`"weights"`). Off by default.
+            grad: Keep gradients of activations (`True`), or of parameters too (`"weights"`). Off by default. Gradient
+                checkpointing is off for the length of the run, which then needs the memory that it saves.
             kwargs: Further inputs (`images=`, `attention_mask=`) and arguments of the model's forward.
 
         Raises:
@@ -202,6 +180,9 @@ class Model:
 
         if kwargs.get("grad"):
             raise TraceError("transformers generates without gradients. Trace the finished sequence with grad=True.")
+        if not hasattr(self.hf, "generate"):
+            raise ModelError(f"{type(self.hf).__name__} does not generate: load the model with its causal language-model "
+                             f"head (transformers.AutoModelForCausalLM).")
         self._ready(sys._getframe(1))
         tracer = HookTracer(self._root, "generate", *prompt, reader=self.reader, **kwargs)
         with contextlib.suppress(WithBlockNotFoundError):
@@ -218,7 +199,14 @@ class Model:
         """Run once and return the values of sites, in any order, without a block; see `hooklab.runtime.trace`."""
         from ..runtime.trace import capture
 
+        warn_of_dropout(self.layout.dropouts, stacklevel=2)
         return capture(self, prompt, sites, edits=edits, at=at, grad=grad, **kwargs)
+
+    def hook(self, address: str, function: Callable[..., Any], *, grad: bool = False, at: Any = None) -> Handle:
+        """Put a function on a site in every run, until its handle is removed; see `hooklab.runtime.hooks`."""
+        from ..runtime.hooks import hook
+
+        return hook(self, address, function, grad=grad, at=at)
 
     def plan(self, spec: Any, *, values: Mapping[str, Any] | None = None, **names: Any) -> Plan:
         """What a spec will do on this model, without doing it: passes, sites, bytes; see `run` for the arguments.
@@ -267,18 +255,22 @@ class Model:
         if remote:
             from ..runtime.remote import execute_remote
 
+            if self.hooks:
+                raise TraceError("Hooks cannot travel with a remote run: remove them first, or run it here.")
+
             return execute_remote(self, plan, remote, rows=rows, progress=progress)
         return execute(self, plan, rows=rows, progress=progress)
 
     def verify(self, prompt: Any = None) -> Report:
-        """Check every site's identities and write laws on a dozen tokens; see `hooklab.model.verify`."""
-        from .verify import verify
+        """Check every site's identities and write laws on a dozen tokens; see `hooklab.model.verification`."""
+        from .verification.verify import verify
 
         return verify(self, prompt)
 
     def _ready(self, frame: Any) -> None:
         """Refuse what cannot run, before anything starts; `frame` is the caller's, whose block will be read."""
         self._ready_to_run()
+        warn_of_dropout(self.layout.dropouts, stacklevel=3)
         make_source_findable(frame)
 
     def _ready_to_run(self) -> None:
@@ -298,13 +290,7 @@ class Model:
         if self._closed:
             return
         self._closed = True
-        _OPEN[self.hf] -= 1
-        if _OPEN[self.hf] > 0:
-            return  # another model is open on the same module
-        for module in self.hf.modules():
-            if "__nnsight__" in module.__dict__:
-                del module.__dict__["__nnsight__"]
-                module.__dict__.pop("forward", None)
+        released(self.hf)
 
     def __enter__(self) -> Model:
         return self

@@ -75,16 +75,22 @@ def with_first_output(value: Any, new: Tensor) -> Any:
     return new if isinstance(value, Tensor) else (new, *value[1:])
 
 
+LOGITS = ("logits", "prediction_logits")
+"""Names under which outputs of transformers keep the logits of tokens."""
+
+
 def logits_of(value: Any) -> Tensor:
     """Logits among what the whole model returns."""
-    return value.logits if hasattr(value, "logits") else value[0]
+    name = next((name for name in LOGITS if hasattr(value, name)), None)
+    return value[0] if name is None else getattr(value, name)
 
 
 def with_logits(value: Any, new: Tensor) -> Any:
     """The model's return value with other logits."""
-    if hasattr(value, "logits"):
-        value.logits = new
-        return value
+    for name in LOGITS:
+        if hasattr(value, name):
+            setattr(value, name, new)
+            return value
     return (new, *value[1:])
 
 
@@ -178,25 +184,30 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def centres(kind: str) -> bool:
+    """Whether a kind of norm takes the mean out first."""
+    return kind.startswith("layer")
+
+
 def norm_scale(norm: torch.nn.Module, kind: str) -> Callable[[Tensor], Tensor]:
     """x -> what the norm divides by, in float32 at least: [batch pos one]."""
-    eps = norm_eps(norm)
+    eps = norm_eps(norm, kind)
 
     def scale(x: Tensor) -> Tensor:
         x = wide(x)
-        if kind == "layer":
+        if centres(kind):
             return (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
         return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
 
     return scale
 
 
-def norm_eps(norm: torch.nn.Module) -> float:
-    """The norm's epsilon, under whichever name it keeps it."""
+def norm_eps(norm: torch.nn.Module, kind: str = "rms") -> float:
+    """The norm's epsilon, under whichever name it keeps it; torch's own where a layer norm keeps none."""
     for name in ("eps", "variance_epsilon"):
         if hasattr(norm, name):
             return float(getattr(norm, name))
-    return 0.0
+    return 1e-5 if centres(kind) else 0.0
 
 
 def norm_gain(norm: torch.nn.Module, kind: str) -> Tensor | float:
@@ -204,7 +215,14 @@ def norm_gain(norm: torch.nn.Module, kind: str) -> Tensor | float:
     weight = getattr(norm, "weight", None)
     if weight is None:
         return 1.0
-    return wide(weight) + 1.0 if kind == "rms1p" else wide(weight)
+    return wide(weight) + 1.0 if kind.endswith("1p") else wide(weight)
+
+
+def norm_held(norm: torch.nn.Module, kind: str, x: Tensor, divisor: Tensor) -> Tensor:
+    """x [… d_model] through a norm whose divisor [… one] is held, and without its bias: linear in x. In float32 at least."""
+    x = wide(x)
+    centred = x - x.mean(-1, keepdim=True) if centres(kind) else x
+    return centred / divisor.to(x) * torch.as_tensor(norm_gain(norm, kind)).to(x)
 
 
 def scale_correction(norm: torch.nn.Module, kind: str) -> Callable[[Any, Tensor, Tensor], Callable[[Any], Any]]:
@@ -212,7 +230,7 @@ def scale_correction(norm: torch.nn.Module, kind: str) -> Callable[[Any, Tensor,
 
     def correct(value: Any, old: Tensor, new: Tensor) -> Callable[[Any], Any]:
         x = wide(first_input(value)).reshape(*old.shape[:-1], -1)
-        centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
+        centred = x - x.mean(-1, keepdim=True) if centres(kind) else x
         weighted = centred * norm_gain(norm, kind)
         # A difference, so that an unchanged divisor corrects by exactly zero.
         change = weighted / new - weighted / old
@@ -226,8 +244,8 @@ def head_results(z: Tensor, w_o: Tensor) -> Tensor:
     return torch.einsum("bphd,hdm->bphm", z, w_o.to(z.dtype))
 
 
-def result_correction(bias: Tensor | None) -> Callable[[Any, Tensor, Tensor], Callable[[Any], Any]]:
-    """What changed head writes do to the output projection's output, whose bias is `bias`.
+def result_correction(bias: Tensor | None, factor: float = 1.0) -> Callable[[Any, Tensor, Tensor], Callable[[Any], Any]]:
+    """What changed head writes do to the output of `o`, which has a bias and is multiplied by `factor` afterwards.
 
     Where a write changed, the output is the new sum; elsewhere it keeps its bits. Adding the difference instead would
     leave rounding behind, which a norm that comes next blows up where the new sum is zero.
@@ -235,7 +253,8 @@ def result_correction(bias: Tensor | None) -> Callable[[Any, Tensor, Tensor], Ca
 
     def correct(value: Any, old: Tensor, new: Tensor) -> Callable[[Any], Any]:
         changed = (new != old).flatten(2).any(-1, keepdim=True)
-        total, difference = new.sum(2), (new - old).sum(2)  # the difference carries gradients where nothing changed
+        total = new.sum(2) / factor
+        difference = (new - old).sum(2) / factor  # which carries gradients where nothing changed
         total = total if bias is None else total + bias.to(total)
 
         def output(out: Any) -> Any:

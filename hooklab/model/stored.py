@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import linear, ports
 from .layout import Layout
+from .ports import centres
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ ALIASES = {**{f"W_{name}": name for name in ("E", "pos", "Q", "K", "V", "O", "U"
 READS = {"Q": "ln1", "K": "ln1", "V": "ln1", "Gate": "ln2", "In": "ln2", "U": "ln_final"}
 """The matrices that read the stream, and the norm through which they read it."""
 
+GIVES = {"E": "embed", "O": "attn_out", "Out": "mlp_out", "U": "logits"}
+"""The matrices whose output the model may multiply by a number of its config: matrix -> site."""
+
 
 class Plain:
     """Weights as the module stores them, cut into the shapes of `ROWS`; views of the parameters where possible."""
@@ -76,16 +80,21 @@ class Plain:
         if stem.startswith("ln"):
             return self._norm(name, stem, layer)
         if stem in ("E", "pos"):
-            return self._embed() if stem == "E" else self._positions()
+            return self._given("E", self._embed()) if stem == "E" else self._positions()
         module, part = self._served(stem, layer)
-        matrix, bias = linear.matrix(module).detach(), linear.bias(module)
+        matrix, bias = self._given(stem, linear.matrix(module).detach()), linear.bias(module)
         if name != stem:
-            whole = matrix.new_zeros(matrix.shape[1]) if bias is None else bias.detach()
+            whole = matrix.new_zeros(matrix.shape[1]) if bias is None else self._given(stem, bias.detach())
             return whole if part is None else part.take(whole[None, None])[0, 0]
         if part is None:
             return self._SHAPED[stem](self, matrix) if stem in self._SHAPED else matrix
         taken = part.take(matrix[None])[0]  # [d_model head d_head] or [d_model d_mlp]
         return rearrange(taken, "m h d -> h m d") if taken.ndim == 3 else taken
+
+    def _given(self, stem: str, values: Tensor) -> Tensor:
+        """What a matrix or bias gives, times the number that the model multiplies it by, if any."""
+        site = GIVES.get(stem)
+        return values * self.layout.factor(site) if site in self.layout.family.factors else values
 
     def _served(self, stem: str, layer: int) -> tuple[nn.Module, ports.Part | None]:
         """The module that holds a matrix, and which part of its output the matrix makes."""
@@ -115,7 +124,7 @@ class Plain:
             block = next(layout.blocks[layer].parameters())
             return torch.full((layout.facts.d_model,), float(is_gain), device=block.device)
         kept = kept.detach().to(torch.promote_types(kept.dtype, torch.float32))
-        return kept + 1 if is_gain and layout.family.norm == "rms1p" else kept
+        return kept + 1 if is_gain and layout.family.norm.endswith("1p") else kept
 
     def _embed(self) -> Tensor:
         """[d_vocab d_model], by running every token through where the embedding is more than a look-up."""
@@ -130,7 +139,10 @@ class Plain:
 
     def _positions(self) -> Tensor:
         module = self.layout.module(self.layout.base, self.layout.family.pos_embed or "")
-        return module.weight.detach()[getattr(module, "offset", 0):]  # OPT keeps two rows in front of position 0
+        # OPT keeps two rows in front of position 0; RoBERTa keeps those up to the one for padding.
+        padding = getattr(module, "padding_idx", None)
+        start = getattr(module, "offset", 0 if padding is None else padding + 1)
+        return module.weight.detach()[start:]
 
     def _split_heads(self, matrix: Tensor) -> Tensor:
         return rearrange(matrix, "(h d) m -> h d m", h=self.layout.facts.n_heads)
@@ -148,7 +160,7 @@ class Folded(Plain):
 
     def __init__(self, layout: Layout, *, centre: bool) -> None:
         super().__init__(layout)
-        self.centre = centre and layout.family.norm == "layer"
+        self.centre = centre and centres(layout.family.norm)
 
     def read(self, name: str, layer: int = 0) -> Tensor:
         """As `Plain.read`, folded; norms that were folded away have gain one and bias zero."""

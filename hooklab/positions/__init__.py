@@ -10,6 +10,7 @@ them, `match` finds texts in tokens, `resolve` gives numbers; `pieces` is the to
 """
 
 from .build import (
+    column,
     each,
     fill,
     first,
@@ -20,6 +21,7 @@ from .build import (
     positions,
     random,
     role,
+    row,
     span,
     split,
     split_on,
@@ -31,6 +33,7 @@ from .select import Selector
 
 __all__ = [
     "Selector",
+    "column",
     "columns",
     "each",
     "explain",
@@ -45,6 +48,7 @@ __all__ = [
     "random",
     "resolve",
     "role",
+    "row",
     "span",
     "split",
     "split_on",

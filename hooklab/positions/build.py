@@ -17,6 +17,7 @@ from .select import (
     Each,
     Ends,
     Hole,
+    ImageLine,
     Index,
     Mark,
     Mask,
@@ -53,6 +54,9 @@ def positions(x: Any) -> Selector:
         flat = [row.tolist() if hasattr(row, "tolist") else row for row in x]
         if flat and all(isinstance(row, bool) or _is_mask_row(row) for row in flat):
             return mask(flat)
+        if any(isinstance(row, (list, tuple, range)) for row in flat):
+            raise PositionError("a list of lists is no selector: give one list of positions for all examples, or, to choose "
+                                "others in each, one row of booleans per example (a mask over its tokens)")
         return Several(tuple(positions(item) for item in flat))
     try:
         if isinstance(x, bool):
@@ -122,8 +126,24 @@ def last(k: int = 1) -> Selector:
 
 
 def role(name: str) -> Selector:
-    """Positions of a role: text image special, prompt new, bos boi eoi."""
+    """Positions of a role: text image special, prompt new, bos boi eoi; `role("image")[1]` is the second image."""
     return Role(name)
+
+
+def row(n: int, of: Any = "image") -> Selector:
+    """Row `n` of every image, or of one: `of="image[1]"`.
+
+    Rows end where the model puts a token between them; without such tokens, an image is taken for a square.
+
+    >>> str(row(0)), str(row(-1, of="image[1]"))
+    ('row(0)', 'row(-1, of=image[1])')
+    """
+    return ImageLine("row", n, positions(of))
+
+
+def column(n: int, of: Any = "image") -> Selector:
+    """Column `n` of every image, or of one; `column(-1)` are the ends of the rows."""
+    return ImageLine("column", n, positions(of))
 
 
 def token(text: str, which: int | str | None = None) -> Selector:

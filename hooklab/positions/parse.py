@@ -269,6 +269,8 @@ _CALLS: dict[str, tuple[Callable[..., Selector], dict[str, Callable[[Selector], 
     "random": (build.random, {"n": _integer, "of": _same, "seed": _integer}),
     "split": (build.split, {"at": _same, "keep": _word}),
     "split_on": (build.split_on, {"text": _string, "keep": _word}),
+    "row": (build.row, {"n": _integer, "of": _same}),
+    "column": (build.column, {"n": _integer, "of": _same}),
     "mask": (build.mask, {}),  # takes any number of rows
 }
 

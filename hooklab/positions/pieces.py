@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from ..errors import PromptError
@@ -27,6 +28,15 @@ class Example(NamedTuple):
     text: str
     offsets: list[Span] | None
     pieces: list[str]
+
+
+def half(text: str) -> str | None:
+    """The first half of a character in a text that is none therefore; tokenizers and files refuse it.
+
+    >>> half("café"), half("a\\udc80")
+    (None, '\\udc80')
+    """
+    return None if text.isascii() else next((c for c in text if "\ud800" <= c <= "\udfff"), None)
 
 
 def rows(ids: Any, what: str) -> list[list[int]]:
@@ -134,6 +144,9 @@ def decode(tokenizer: Any, ids: list[int]) -> Example:
     neighbour. Tokens that are only whole together (parts of one character) share a span.
     """
     names = tokenizer.convert_ids_to_tokens(ids)
+    joined = _joined(tokenizer, ids, names)
+    if joined is not None:
+        return joined
     text, offsets = "", []
     prefix = read = 0
     for i in range(len(ids)):
@@ -148,6 +161,70 @@ def decode(tokenizer: Any, ids: list[int]) -> Example:
         text += new
         prefix, read = (read if new else prefix), i + 1
     return _example(tokenizer, ids, text, offsets)
+
+
+def _joined(tokenizer: Any, ids: list[int], names: list[Any]) -> Example | None:
+    """The same for a tokenizer whose decoder does little but put its tokens together; None for any other.
+
+    Nothing has to be decoded then: each token's text follows from its name alone. None as well where some token is no text
+    by itself, such as a part of a character.
+    """
+    kind = _joining(tokenizer)
+    if kind is None:
+        return None
+    texts = [_alone(name, kind) for name in names]
+    if None in texts:
+        return None
+    if kind == "Strip" and texts and texts[0].startswith(" "):  # type: ignore[union-attr]
+        texts[0] = texts[0][1:]  # type: ignore[index]
+    stops = [*accumulate(map(len, texts), initial=0)]  # type: ignore[arg-type]
+    pieces = [text or name for text, name in zip(texts, names, strict=True)]
+    return Example(ids, "".join(texts), [*pairwise(stops)], pieces)  # type: ignore[arg-type]
+
+
+def _joining(tokenizer: Any) -> str | None:
+    """What a tokenizer's decoder does, where it is known and nobody has put another in its place: see `_alone`."""
+    own = (getattr(getattr(type(tokenizer), name, None), "__module__", "") for name in ("decode", "_decode"))
+    if not all(module.startswith("transformers.tokenization_utils") for module in own):
+        return None
+    return _joiners().get(str(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)).partition("(add_")[0])
+
+
+@lru_cache
+def _joiners() -> dict[str, str]:
+    """How a decoder is printed -> what it does to a token: those of GPT-2's kind, of Gemma's, and of Llama's."""
+    from tokenizers import decoders
+
+    marks = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    kinds = {"Fuse": decoders.Fuse(), "ByteLevel": decoders.ByteLevel(), "Replace": decoders.Sequence(marks),
+             "Strip": decoders.Sequence([*marks, decoders.Strip(" ", 1, 0)])}
+    return {str(decoder).partition("(add_")[0]: kind for kind, decoder in kinds.items()}
+
+
+@lru_cache(1 << 16)
+def _alone(name: str | None, kind: str) -> str | None:
+    """What a token is decoded to whatever stands beside it; None where that depends on its neighbours, or there is none.
+
+    Args:
+        name: Of the token.
+        kind: `Fuse`: names are the text. `ByteLevel`: each character stands for a byte. `Replace`: `▁` stands for a space,
+            `<0x0A>` for a byte. `Strip`: the same, and the text loses a first space.
+    """
+    if name is None or _UNFINISHED in name:
+        return None
+    if kind == "Fuse":
+        return name
+    if kind in ("Replace", "Strip"):
+        byte = _BYTE_TOKEN.fullmatch(name)
+        code = int(byte[1], 16) if byte else 0
+        return None if code > 127 else chr(code) if byte else name.replace("▁", " ")
+    table = _byte_alphabet()
+    raw = bytes(table[c] for c in name) if all(c in table for c in name) else name.encode("utf-8", "surrogatepass")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if _UNFINISHED in text else text
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HooklabError, PositionError, did_you_mean
 from . import select as s
 from .build import positions
+from .images import image_line, image_places, inside, numbered
 from .match import find_span, find_text
 
 if TYPE_CHECKING:
@@ -144,8 +145,18 @@ def _role(x: s.Role, view: _View) -> list[int]:
         return list(range(given, view.n))
     if x.name in ("bos", "boi", "eoi"):
         known = getattr(tokens, x.name)
-        return list(known[i]) if known else []
+        found = list(known[i]) if known else []
+        return numbered(found, x.which)
+    if x.which != "*":
+        return [p for span in numbered(image_places(tokens, i), x.which) for p in inside(tokens, i, span)]
     return [p for p, role in enumerate(tokens.roles[i]) if role == x.name]
+
+
+def _image_line(x: s.ImageLine, view: _View) -> list[int]:
+    if not view.some(x.of):
+        return []
+    spans = numbered(image_places(view.tokens, view.example), x.of.which)  # type: ignore[attr-defined]
+    return [p for span in spans for p in image_line(view.tokens, view.example, span, x)]
 
 
 def _mark(x: s.Mark, view: _View) -> list[int]:
@@ -269,6 +280,9 @@ def _why_empty(x: s.Selector, view: _View) -> str:
     name = x.name if isinstance(x, s.Role) else ""
     if name in ("image", "boi", "eoi") and "image" not in roles:
         return f"@{name}: there are no image tokens, the prompt is text only"
+    if name in s.OF_IMAGES and (n := len(image_places(view.tokens, view.example) if name == "image" else
+                                         view.all(s.Role(name)))):
+        return f"@{x}: there {'is' if n == 1 else 'are'} {n} of @{name}, counted from 0"
     if name in ("boi", "eoi"):
         return f"@{name}: no such marker is known here; use image.first, image.last, image.prev or image.next"
     if name == "bos":
@@ -285,6 +299,7 @@ _RULES: dict[type, Callable[[Any, _View], list[int]]] = {
     s.Ends: _ends,
     s.Several: _several,
     s.Role: _role,
+    s.ImageLine: _image_line,
     s.Mark: _mark,
     s.TokenText: _token_text,
     s.Span: _span,

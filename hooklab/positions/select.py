@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import PositionError
 
 ROLE_NAMES = ("text", "image", "special", "prompt", "new", "bos", "boi", "eoi")
+OF_IMAGES = ("image", "boi", "eoi")
 RESERVED = ("all", "first", "last", "each", *ROLE_NAMES)
 
 
@@ -44,11 +45,11 @@ class Selector:
         return SetOp("-", _coerce(other), self)
 
     def __getitem__(self, which: int | str) -> Selector:
-        """The n-th occurrence or part, or all of them with `"*"`; for texts, spans, turns and splits."""
+        """The n-th occurrence or part, or all of them with `"*"`; for texts, spans, turns, images and splits."""
         if isinstance(self, Split):
             return Part(self, _int(which, "a part"))
-        if not isinstance(self, (TokenText, Span, TurnOf)):
-            raise PositionError(f"{self}[{which}]: only texts, spans, turns and splits are numbered")
+        if not isinstance(self, (TokenText, Span, TurnOf, Role)):
+            raise PositionError(f"{self}[{which}]: only texts, spans, turns, images and splits are numbered")
         return replace(self, which=which)
 
     def offset(self, k: int) -> Selector:
@@ -136,13 +137,31 @@ class Several(Selector):
 
 @dataclass(frozen=True, repr=False)
 class Role(Selector):
-    """Positions by what they are; ROLE_NAMES lists them."""
+    """Positions by what they are; ROLE_NAMES lists them. Of images and their markers, `which` may choose one."""
 
     name: str
+    which: int | str = "*"
 
     def __post_init__(self) -> None:
+        _check_which(self.which)
+        if self.which != "*" and self.name not in OF_IMAGES:
+            raise PositionError(f"{self.name}[{self.which}]: of roles, only {', '.join(OF_IMAGES)} are numbered")
         if self.name not in ROLE_NAMES:
             raise PositionError(f'no role "{self.name}"; there are {", ".join(ROLE_NAMES)}')
+
+
+@dataclass(frozen=True, repr=False)
+class ImageLine(Selector):
+    """One row or column of every image, or of one; negative numbers count from the last."""
+
+    kind: str
+    n: int
+    of: Selector
+
+    def __post_init__(self) -> None:
+        _int(self.n, f"a {self.kind}")
+        if not (isinstance(self.of, Role) and self.of.name == "image"):
+            raise PositionError(f"a {self.kind} is one of an image: of=image or of=image[0], not {self.of}")
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import html
 from .sketch import fragment, spread
-from .views import VIEWS, following, is_top, summary
+from .views import VIEWS, first_following, following, is_top, summary
 
 if TYPE_CHECKING:
     from .parts import Expectation, Text, ViewRequest
@@ -26,7 +26,8 @@ def text(run: Run) -> str:
     lines = [f"Run · {', '.join(map(html.printable, run.runs)) or 'empty'}"]
     lines += _aligned([["metrics", *metric_names(run)], *metric_rows(run)]) if run.metrics else []
     lines += _section("scores", [[key, _sizes(s.axes, s.shape), spread(s)] for key, s in _others(run)])
-    lines += _section("next token", [[name, _likeliest(one)] for name, one in following(run)])
+    shown, more = first_following(run)
+    lines += _section("next token", [[name, _likeliest(one)] for name, one in shown], more)
     lines += _section("saved", [[key, _sizes(run.axes[key], tensor.shape), str(tensor.dtype).removeprefix("torch.")]
                                 for key, tensor in run.data.items()])
     lines += _section("texts", [[where(name, one), repr(_cut(one.prompt)), "→", repr(_cut(one.new))]
@@ -121,11 +122,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
 
 
-def _section(title: str, rows: list[list[str]]) -> list[str]:
+def _section(title: str, rows: list[list[str]], rest: str = "") -> list[str]:
     if not rows:
         return []
-    more = [f"    … {len(rows) - MOST_LINES} more"] if len(rows) > MOST_LINES else []
-    return [f"  {title}", *("  " + line for line in _aligned(rows[:MOST_LINES])), *more]
+    more = [f"    {rest}"] if rest else [f"    … {len(rows) - MOST_LINES} more"] if len(rows) > MOST_LINES else []
+    return [f"  {title}", *("  " + line for line in _aligned(rows[:None if rest else MOST_LINES])), *more]
 
 
 def _aligned(rows: list[list[Any]]) -> list[str]:

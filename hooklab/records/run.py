@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..tokens import Tokens
+    from ..views.boards import Board
     from .comparison import Comparison
 
 SHORT = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
@@ -33,7 +34,7 @@ READOUTS = ("lens", "top", "resid")
 
 
 class MissingError(RecordError, KeyError):
-    """Nothing was saved under that name."""
+    """There is nothing under that name."""
 
     def __str__(self) -> str:
         # KeyError prints the repr of its argument; a sentence should read as one.
@@ -184,9 +185,17 @@ class Run(Mapping[str, "Tensor"]):
             raise RecordError("This run has no tokens: it ran on nothing that was tokenized.")
         return self.tokens_of.get("main", next(iter(self.tokens_of.values())))
 
-    def show(self) -> Run:
-        """What a notebook draws as a picture."""
-        return self
+    def as_dict(self, row: int | None = None) -> dict[str, Any]:
+        """What was written as one plain dictionary, with activations by layer; see `hooklab.records.plain`."""
+        from .plain import as_dict
+
+        return as_dict(self, row)
+
+    def show(self) -> Board:
+        """The views that the spec's `show` lines ask for, under each other, live; without such lines, all that there is."""
+        from ..views.choosing import of
+
+        return of(self)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Store everything in a new folder, whole or not at all; see `hooklab.records.saving`. Returns its path.
@@ -197,6 +206,10 @@ class Run(Mapping[str, "Tensor"]):
         from .saving import save
 
         return save(self, path, overwrite=overwrite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what another process gets, does not know the model that the run was made with."""
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
     def replay(self, model: Any = None) -> Comparison:
         """Run the same text again and say whether the numbers came out the same, and by how much not.
@@ -251,6 +264,11 @@ class Run(Mapping[str, "Tensor"]):
         from .drawing import page
 
         return page(self)
+
+    def _repr_mimebundle_(self, **given: Any) -> Any:
+        """The live views that a notebook's cell made of this run, while they are open; else text and HTML as usual."""
+        board = self.__dict__["_board"]() if "_board" in self.__dict__ else None
+        return None if board is None or board.closed else board._repr_mimebundle_(**given)
 
 
 def kind(key: str) -> str:

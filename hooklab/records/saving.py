@@ -69,7 +69,7 @@ def load(path: str | Path) -> Run:
     from safetensors.torch import load as read_arrays
 
     folder = _settled(Path(path).expanduser().absolute())
-    document = _document(folder)
+    document = read_document(folder)
     stored = _bytes(folder / ARRAYS)
     if hashlib.sha256(stored).hexdigest() != document["sha256"].get(ARRAYS):
         raise RecordError(f"{folder / ARRAYS} is not the file that was saved: it was changed or cut short.")
@@ -165,7 +165,7 @@ def _settled(path: Path) -> Path:
     return _aside(path)
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def read_document(folder: Path) -> dict[str, Any]:
     """`run.json`, checked. Raises RecordError."""
     if not folder.is_dir():
         raise RecordError(f"There is no saved run {folder}." if not folder.exists() else

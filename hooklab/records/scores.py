@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from xarray import DataArray
 
+    from ..views.base import View
+    from ..views.boards import Board
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Scores:
@@ -206,16 +209,21 @@ class Scores:
         """A matplotlib figure of its own: bars or a line, a heat map, or several. Settings of pyplot stay as they are.
 
         Raises:
-            RecordError: matplotlib is not installed, or the axes leave too many maps to draw.
+            RecordError: the axes leave too many maps to draw.
         """
-        _optional("matplotlib", "plot")
         from .plot import figure
 
         return figure(self)
 
-    def show(self) -> Scores:
-        """What a notebook draws as a picture."""
-        return self
+    def show(self) -> View | Board:
+        """The live view that fits the axes; see `hooklab.views.of`.
+
+        Raises:
+            ViewError: there is nothing to draw, or too much.
+        """
+        from ..views.choosing import of
+
+        return of(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False and dtype is not None and np.dtype(dtype) != self.values.dtype:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_MAPS, MOST_STRIPS, MOST_TEXTS = 12, 16, 100
 MOST_NEXT = 5
+MOST_PROMPTS = 4
+"""Prompts of each run whose next tokens are listed where no `show` line asks for them."""
 FAINT, LIKELY = 0.005, 0.0005
 """Attention and probabilities below these are not written out in a picture; the tooltip has the number."""
 _PATTERN = re.compile(r"^(?P<run>\w+)\.L(?P<layer>\d+)(?:H(?P<heads>\d+|\[[\d,]+\]))?\.pattern$")
@@ -65,19 +67,32 @@ def following(run: Run) -> list[tuple[str, Scores]]:
             for name in [key.rpartition(".")[0]] for label, one in _examples(scores)]
 
 
+def first_following(run: Run) -> tuple[list[tuple[str, Scores]], str]:
+    """`following` for the first prompts of each run only, and a line that says how many there are beside; "" for none."""
+    shown, every = [], 0
+    for key, scores in run.scores.items():
+        if is_top(key, scores):
+            name, examples = key.rpartition(".")[0], _examples(scores)
+            every += len(examples)
+            shown += [(name + (f" · {label}" if label else ""), one) for label, one in examples[:MOST_PROMPTS]]
+    shown = shown[:MOST_STRIPS]
+    left = every - len(shown)
+    return shown, f"… and {left} more prompt{'s' if left > 1 else ''}: show top 5" if left else ""
+
+
 def summary(run: Run) -> str:
-    """The likeliest next tokens of all runs in one table; empty where none kept them."""
-    rows = following(run)
+    """The likeliest next tokens of the first prompts of each run in one table; empty where none kept them."""
+    rows, more = first_following(run)
     if not rows:
         return ""
     width = min(MOST_NEXT, min(len(one.values) for _, one in rows))
-    chances = [one.values.tolist()[:width] for _, one in rows[:MOST_STRIPS]]
+    chances = [one.values.tolist()[:width] for _, one in rows]
     labels = [[f"{_shown(text)} {html.steady(chance, 3) if chance >= LIKELY else ''}".rstrip()
                for text, chance in zip(_texts(one), row, strict=False)]
               for (_, one), row in zip(rows, chances, strict=False)]
-    more = html.note(f"{len(rows) - MOST_STRIPS} more rows") if len(rows) > MOST_STRIPS else ""
-    return html.heat(chances, [name for name, _ in rows[:MOST_STRIPS]], [str(i + 1) for i in range(width)],
-                     caption="next token", axes=("run", "rank"), labels=labels, unit=rows[0][1].unit, limit=1.0) + more
+    return html.heat(chances, [name for name, _ in rows], [str(i + 1) for i in range(width)],
+                     caption="next token", axes=("run", "rank"), labels=labels, unit=rows[0][1].unit,
+                     limit=1.0) + (html.note(more) if more else "")
 
 
 def table(run: Run, request: ViewRequest | None) -> str:

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import edits
-from ..compiler.plan import Edit, FromFile, Given, Same, Spot, Spread, at_spot
+from ..compiler.plan.edits import Edit
+from ..compiler.plan.reaches import Spread
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import FromFile, Given, Same, at_spot
 from ..sites import SITES
 from .evaluate import Table, Valued, columns, evaluate, laid_out, part, real
+from .spliced import Spliced
 from .store import Block, Store, standing_at, trouble
 
 Where = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -25,6 +29,7 @@ class Task:
         self.store, self.edit, self.spot = store, edit, spot
         self.blocks: list[Block] = []
         self.where: Where | None = None
+        self.spliced: Spliced | None = None
         self._owners: dict[int, Block] = {}
 
     @property
@@ -75,8 +80,11 @@ class Task:
         row, column, there = (rows, cols, None) if self.where is None else self.where(rows, cols)
         chosen = self._selection(row, column)
         x = chosen.take(value)
-        change = self._new if self.spot.sae is None else self._features
-        new = change(x, rows, count, step)
+        if self.spliced is not None:
+            new = self._held(self.spliced, x, row, column, rows, count, step)
+        else:
+            change = self._new if self.spot.sae is None else self._features
+            new = change(x, rows, count, step)
         if self.spot.site == "scores" and not isinstance(self.edit.value, Same):
             new = torch.where(x <= edits.lowest(x) / 2, x, new.to(x.dtype))  # what no query may see stays unseen
         if there is not None and not bool(there.all()):
@@ -85,7 +93,7 @@ class Task:
 
     def _selection(self, rows: Tensor, columns: Tensor) -> edits.Selection:
         spot = self.spot
-        return edits.Selection(SITES[spot.site].axes, rows, columns, spot.heads, None if spot.sae else spot.units)
+        return edits.Selection(SITES[spot.written.site].axes, rows, columns, spot.heads, None if spot.sae else spot.units)
 
     def _features(self, x: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
         """The site with some features changed; what the dictionary does not explain stays."""
@@ -94,7 +102,18 @@ class Task:
         after = before.clone()
         picked = list(self.spot.features) if self.spot.features is not None else slice(None)
         after[..., picked] = self._new(before[..., picked], rows, count, step).to(after.dtype)
-        return x + (sae.decode(after) - sae.decode(before)).to(x.dtype)
+        return sae.changed(x, before, after)
+
+    def _held(self, spliced: Spliced, x: Tensor, at: Tensor, column: Tensor, rows: Tensor, count: int, step: int) -> Tensor:
+        """The site that features are written to, with some of those that the pass holds changed."""
+        at, column = at.to(x.device), column.to(x.device)
+        if self.edit.verb == "splice":
+            return spliced.stands_for(x, at, column)
+        before = spliced.at(at, column)
+        after = before.clone()
+        picked = list(self.spot.features) if self.spot.features is not None else slice(None)
+        after[..., picked] = self._new(before[..., picked], rows, count, step).to(after.dtype)
+        return spliced.moved(x, at, column, after)
 
     # Values
 
@@ -121,6 +140,8 @@ class Task:
         lead = v.lead
         while extra > 0 and lead and t.shape[lead] == 1:  # one head's write, added to a stream that has no heads
             t, extra = t.squeeze(lead), extra - 1
+        if not lead and extra == 0 and 1 < count == t.shape[0] and rest[0] == 1 and _from_python(self.edit.value):
+            t, extra = t.unsqueeze(1), 1  # for each position of one head, without an axis for that head
         if not lead and extra in (1, 2) and _from_python(self.edit.value):  # for each position, or example and position
             t, lead, extra = (t[None] if extra == 1 else t), 2, 0
         if extra > 0:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Reading, Spot
-from ..model import ports
+from ..compiler.plan.readings import Reading
+from ..compiler.plan.spots import Spot
+from ..model import unembedding
 from .agreement import agree
 from .evaluate import part
 from .exact import chosen, exact, what
+from .feature_attribution import METHODS as BY_FEATURE
+from .feature_attribution import along, features_of, summed
 from .gradients import gradients
 from .measure import measure
 from .readings import Found, captured, position_columns
@@ -30,14 +34,14 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     the source, along a straight line. `dla`: the place's write times the answer's direction, through the final norm with its
     scale held (direct logit attribution; Elhage et al. 2021).
 
+    Features of a dictionary are attributed with its error kept, see `runtime.feature_attribution`.
     What gradients may hold is said in `runtime.gradients`. With `check` a second reading has the exact effect of some
     cells, and the note of the first says how well the two agree.
     """
     method = str(reading.option("method"))
     # In inference mode nothing has a gradient, whatever enable_grad says.
     with torch.inference_mode(False), torch.enable_grad() if method != "dla" else torch.no_grad():
-        parts = METHODS[method](model, store, block, reading)
-    rows = [_summed(store, block, reading, spot, value) for spot, value in parts]
+        rows = _rows(model, store, block, reading, method)
     each = np.stack(rows, 1).reshape(-1, *(len(axis.labels) for axis in reading.axes))  # [example, axes]
     values, each_ = each.mean(0), each if len(each) > 1 else None
     unit = "" if reading.value is None else reading.value.unit
@@ -53,6 +57,35 @@ def attribute(model: Model, store: Store, block: Block, reading: Reading) -> lis
     return [Found("attribute", values, unit, note=said, examples=each_),
             Found("attribute_exact", truth.reshape(values.shape), unit,
                   note=f"exact effect of {what(reading)}" + left)]
+
+
+def _rows(model: Model, store: Store, block: Block, reading: Reading, method: str) -> list[np.ndarray]:
+    """Contributions of every place, in order, each [example (pos)]."""
+    plain = replace(reading, spots=tuple(spot for spot in reading.spots if spot.sae is None))
+    parts = iter(METHODS[method](model, store, block, plain)) if plain.spots else iter(())
+    tables = {spot.sae: _features(model, store, block, reading, method, spot) for spot in
+              {spot.sae: spot for spot in reading.spots if spot.sae is not None}.values()}
+    rows = []
+    for spot in reading.spots:
+        if spot.sae is None:
+            rows.append(_summed(store, block, reading, *next(parts)))
+            continue
+        table = tables[spot.sae]
+        rows.append((table if spot.features is None else table[..., list(spot.features)]).sum(-1))
+    return rows
+
+
+def _features(model: Model, store: Store, block: Block, reading: Reading, method: str, spot: Spot) -> np.ndarray:
+    """Contributions of all features of a dictionary, [example (pos) feature]."""
+    found = features_of(model, store, block, spot)
+    if method == "dla":
+        _check_direct(model, store, reading, found.written)
+        stream = captured(model, store, block, last_stream(model))[last_stream(model)[0]]
+        product = along(found, _direction(model, store, block, reading, stream))
+    else:
+        product = BY_FEATURE[method](model, store, block, reading, found, _source)
+    columns = position_columns(store, block, reading.at) if reading.at is not None else None
+    return np.asarray(summed(product, columns, block.size, each=reading.each).numpy())
 
 
 def _said(reading: Reading) -> str:
@@ -127,20 +160,25 @@ WRITES = ("embed", "pos_embed", "attn_out", "mlp_out", "result", "resid_pre", "r
 def _direct(model: Model, store: Store, block: Block, reading: Reading) -> list[tuple[Spot, Tensor]]:
     """A write's share of the answer's logit, by the metric's own gradient with the final norm's scale held."""
     for spot in reading.spots:
-        if spot.site not in WRITES:
-            raise trouble(f"{spot} does not write to the stream", reading.span,
-                          f"direct attribution is of {', '.join(WRITES)}", store.plan.text)
-        if model.layout.family.residual == "post" and spot != last_stream(model)[0]:
-            raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so shares do not add "
-                          "up", reading.span, "take attribute … with grad", store.plan.text)
-        if spot.site == "result" and model.layout.family.post_attn:
-            raise trouble(f"heads of {model.facts.family} write through a norm, so their shares do not add up",
-                          reading.span, "attribute L*.attn_out instead", store.plan.text)
-    if getattr(model.layout.config, "final_logit_softcapping", None):
-        note_softcap(store, reading)
+        _check_direct(model, store, reading, spot)
     whole = captured(model, store, block, (*_keys(reading.spots), *last_stream(model)))
     direction = _direction(model, store, block, reading, whole[last_stream(model)[0]])
     return [(spot, _dot(whole[Spot(spot.site, spot.layer)], direction)) for spot in reading.spots]
+
+
+def _check_direct(model: Model, store: Store, reading: Reading, spot: Spot) -> None:
+    """Refuse a place whose write does not reach the logits as it is."""
+    if spot.site not in WRITES:
+        raise trouble(f"{spot} does not write to the stream", reading.span,
+                      f"direct attribution is of {', '.join(WRITES)}", store.plan.text)
+    if model.layout.family.residual == "post" and spot != last_stream(model)[0]:
+        raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so shares do not add "
+                      "up", reading.span, "take attribute … with grad", store.plan.text)
+    if spot.site == "result" and model.layout.family.post_attn:
+        raise trouble(f"heads of {model.facts.family} write through a norm, so their shares do not add up",
+                      reading.span, "attribute L*.attn_out instead", store.plan.text)
+    if getattr(model.layout.config, "final_logit_softcapping", None):
+        note_softcap(store, reading)
 
 
 def note_softcap(store: Store, reading: Reading) -> None:
@@ -161,18 +199,10 @@ def _dot(value: Tensor, direction: Tensor) -> Tensor:
 
 def _direction(model: Model, store: Store, block: Block, reading: Reading, stream: Tensor) -> Tensor:
     """d metric / d stream with the final norm's scale held, [row pos d_model]."""
-    layout = model.layout
-    table = layout.family
     with torch.enable_grad():
         x = torch.zeros_like(stream).requires_grad_()
-        normed: Tensor = x
-        if table.ln_final:
-            norm = layout.module(layout.base, table.ln_final)
-            divisor = ports.norm_scale(norm, table.norm)(stream.detach())
-            wide = ports.wide(x)
-            centred = wide - wide.mean(-1, keepdim=True) if table.norm == "layer" else wide
-            normed = (centred / divisor * ports.norm_gain(norm, table.norm)).to(x.dtype)
-        total = measure(store, block, reading.value, layout.unembed(normed)).sum()
+        normed = unembedding.held(model, x, unembedding.final_divisor(model, stream.detach())).to(x.dtype)
+        total = measure(store, block, reading.value, model.layout.unembed(normed)).sum()
         if not total.requires_grad:
             raise trouble(f"{reading.option('metric')} has no direction", reading.span, "take logit or logit_diff",
                           store.plan.text)

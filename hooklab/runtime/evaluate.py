@@ -15,11 +15,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..compiler.plan import Act, Const, Fn, FromFile, Given, Op, RunPlan, Sigma, Spot, Spread
+from ..compiler.plan.reaches import Spread
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import Act, Const, Fn, FromFile, Given, Op, Sigma
 from .store import Store, trouble
 
 ATTENTION = ("scores", "pattern")
-POOLING = ("mean", "sum", "max", "std")
+POOLING = ("mean", "sum", "max", "min", "std")
 
 
 @dataclass(frozen=True)
@@ -270,8 +273,12 @@ def _max(x: Valued) -> Valued:
     return Valued(rearrange(x.tensor, "b p ... -> (b p) ...").amax(0) if x.lead else x.tensor.max())
 
 
+def _min(x: Valued) -> Valued:
+    return Valued(rearrange(x.tensor, "b p ... -> (b p) ...").amin(0) if x.lead else x.tensor.min())
+
+
 FUNCTIONS: dict[str, Any] = {
-    "mean": _mean, "sum": _sum, "max": _max, "unit": _unit, "cos": _cos, "dot": _dot, "proj": _proj,
+    "mean": _mean, "sum": _sum, "max": _max, "min": _min, "unit": _unit, "cos": _cos, "dot": _dot, "proj": _proj,
     "norm": lambda x: Valued(_last_norm(x.tensor), x.lead),
     "abs": lambda x: Valued(x.tensor.abs(), x.lead),
     "std": lambda x: Valued(x.tensor.float().std(unbiased=False)),

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..compiler.plan import Axis, Cell, Edit, Keep, Plan, Reach, Reading, Same, Spot, Spread
+from ..compiler.plan.cells import Axis, Cell
+from ..compiler.plan.edits import Edit
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.reaches import Reach, Spread
+from ..compiler.plan.readings import Keep, Reading
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import Same
 from .gradients import reached
 from .store import Block, Store
 

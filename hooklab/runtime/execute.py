@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..compiler import Plan, compile_spec
-from ..compiler.packing import packed
-from ..compiler.plan import RunPlan
+from ..compiler.packing.choosing import packed
+from ..compiler.plan.runs import RunPlan
 from ..errors import Stopped
 from ..problems import SpecError
 from ..spec import ast
@@ -16,6 +16,7 @@ from .gather import Gathered, gather
 from .jobs import Jobs
 from .readings import read
 from .store import Block, Store, standing_at
+from .watching import OnStep
 from .world import ModelWorld
 from .write import write
 
@@ -74,7 +75,8 @@ class Told:
             self.progress(self.total, self.total, "")
 
 
-def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Progress | None = None) -> Run:
+def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Progress | None = None,
+            on_step: OnStep | None = None, seeds: tuple[int, ...] | None = None) -> Run:
     """Run a plan.
 
     Args:
@@ -82,6 +84,8 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
         plan: What to do.
         rows: Most rows of a forward pass; by default what fits into a gigabyte.
         progress: Called with (done, total, what) as the work goes on.
+        on_step: Called with every `Step` of what is written on; ends that generation by giving True.
+        seeds: One for each row of what is written on, which then draws as it would alone from this seed.
 
     Raises:
         SpecError: for what only shows while running, and for claims that do not hold.
@@ -92,7 +96,7 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
     jobs = Jobs(model, store, packings, rows)
     gathered = Gathered(store)
     try:
-        _do(model, jobs, gathered, progress)
+        _do(model, jobs, gathered, progress, on_step, seeds)
     except SpecError as error:
         if not error.text:
             raise SpecError(error.problems, plan.text, error.offset) from error.__cause__
@@ -102,7 +106,8 @@ def execute(model: Model, plan: Plan, *, rows: int | None = None, progress: Prog
     return gather(model, gathered)
 
 
-def _do(model: Model, jobs: Jobs, gathered: Gathered, progress: Progress | None) -> None:
+def _do(model: Model, jobs: Jobs, gathered: Gathered, progress: Progress | None, on_step: OnStep | None,
+        seeds: tuple[int, ...] | None) -> None:
     """All passes, then what reads and writes on."""
     store, plan = jobs.store, jobs.plan
     later = [run for run in plan.runs if run.readings or run.writing]
@@ -125,7 +130,7 @@ def _do(model: Model, jobs: Jobs, gathered: Gathered, progress: Progress | None)
                 with standing_at(reading.span, plan.text):
                     gathered.reading(block, reading, read(model, store, block, reading))
         if run.writing is not None:
-            gathered.written(run, write(model, store, run))
+            gathered.written(run, write(model, store, run, on_step=on_step, seeds=seeds))
     told.end()
 
 

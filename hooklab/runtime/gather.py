@@ -11,9 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Keep, Plan, Reading, RunPlan, Spot, named_apart
+from ..compiler.plan.cells import named_apart
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.readings import Keep, Reading
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
 from ..problems import Problem, SpecError
 from ..records import Expectation, Run, Scores, ViewRequest
+from ..spec.verbs import CLAIM_FUNCTIONS
 from ..statistics import interval, p_value
 from .evaluate import columns, part
 from .measure import COMPARE, claimed, measure, references, warn_of_nan
@@ -180,6 +185,30 @@ def gather(model: Model, gathered: Gathered) -> Run:
         SpecError: a claim does not hold; the error has the results as `run`.
     """
     plan = gathered.plan
+    metrics, examples, scores, figures = _figures(gathered)
+    scores.update(_readings(gathered))
+    for name, (values, pieces) in gathered.tops.items():
+        scores[f"{name}.top"] = Scores(values, ("batch", "rank"), unit="probability", name="top", spec=plan.text,
+                                       labels=pieces)
+    data, axes = _data(gathered)
+    claims, wrong = ((), []) if gathered.partial else _claims(plan, figures)
+    visible = [run for run in plan.runs if not run.hidden]
+    run = Run(plan.text, data, axes, metrics, examples, scores,
+               {run.name: gathered.step_tokens.get(run.name) or plan.prompts[run.prompt].tokens for run in visible},
+               gathered.texts, tuple(ViewRequest(v.view, v.count, v.sites, dict(v.options)) for v in plan.views),
+               claims, provenance(model, plan), dict(plan.values))
+    object.__setattr__(run, "_model", weakref.ref(model))  # for `replay`; a run does not keep its model alive
+    if wrong:
+        error = SpecError(wrong, plan.text)
+        error.run = run  # type: ignore[attr-defined]
+        raise error
+    return run
+
+
+def _figures(gathered: Gathered) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, np.ndarray]], dict[str, Scores],
+                                          dict[tuple[str, str], np.ndarray]]:
+    """Every metric: its mean and its examples, or Scores where the run is swept; last, either as an array for claims."""
+    plan = gathered.plan
     metrics: dict[str, dict[str, float]] = {}
     examples: dict[str, dict[str, np.ndarray]] = {}
     scores: dict[str, Scores] = {}
@@ -202,23 +231,7 @@ def gather(model: Model, gathered: Gathered) -> Run:
             metrics.setdefault(name, {})[metric] = float(over.mean())
             examples.setdefault(name, {})[metric] = over[0]
             figures[name, metric] = over.mean()
-    scores.update(_readings(gathered))
-    for name, (values, pieces) in gathered.tops.items():
-        scores[f"{name}.top"] = Scores(values, ("batch", "rank"), unit="probability", name="top", spec=plan.text,
-                                       labels=pieces)
-    data, axes = _data(gathered)
-    claims, wrong = ((), []) if gathered.partial else _claims(plan, figures)
-    visible = [run for run in plan.runs if not run.hidden]
-    run = Run(plan.text, data, axes, metrics, examples, scores,
-               {run.name: gathered.step_tokens.get(run.name) or plan.prompts[run.prompt].tokens for run in visible},
-               gathered.texts, tuple(ViewRequest(v.view, v.count, v.sites, dict(v.options)) for v in plan.views),
-               claims, provenance(model, plan), dict(plan.values))
-    object.__setattr__(run, "_model", weakref.ref(model))  # for `replay`; a run does not keep its model alive
-    if wrong:
-        error = SpecError(wrong, plan.text)
-        error.run = run  # type: ignore[attr-defined]
-        raise error
-    return run
+    return metrics, examples, scores, figures
 
 
 def _data(gathered: Gathered) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
@@ -278,7 +291,7 @@ def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[tup
         where = (span.line, span.column, span.end_column - span.column) if span is not None else (0, 0, 1)
         if left.ndim or right.ndim:
             wrong.append(Problem("value", "a claim compares single numbers, and this run is swept", *where,
-                                 "take one of the sweep: max(patched.logit_diff)"))
+                                 _one_number(claim.text, figures)))
             continue
         holds = bool(COMPARE[claim.op](float(left), float(right)))
         made.append(Expectation(claim.text, float(left), float(right), holds))
@@ -286,3 +299,10 @@ def _claims(plan: Plan, figures: dict[tuple[str, str], np.ndarray]) -> tuple[tup
             wrong.append(Problem("expect", f"does not hold: {float(left):.6g} {claim.op} {float(right):.6g}", *where))
     return tuple(made), wrong
 
+
+def _one_number(claim: str, figures: dict[tuple[str, str], np.ndarray]) -> str:
+    """How a claim about a sweep is made one about a number: what to write around the swept metric that it names."""
+    named = (f"{run}.{metric}" for (run, metric), values in figures.items() if values.ndim)
+    swept = next((name for name in named if name in claim), "hooked.logit_diff")
+    functions = [name for name in CLAIM_FUNCTIONS if name != "abs"]
+    return f"make one number of the sweep with {', '.join(functions[:-1])} or {functions[-1]}: max({swept})"

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..compiler.aims import ATTENTION, Aim
-from ..compiler.plan import Reading, Spot
+from ..compiler.plan.readings import Reading
+from ..compiler.plan.spots import Spot
 from ..model import ports
+from ..sae.opening import encoded
 from .evaluate import columns, part
 from .measure import measure
 from .passes import tasks_of
@@ -48,6 +50,8 @@ def gradients(model: Model, store: Store, block: Block, reading: Reading, wanted
     ends: list[Tensor] = []
 
     def serve(place: Place) -> Callable[[Tensor, int], Tensor]:
+        """What happens at a site: edits first, then what stands in its place, then it is noted."""
+
         def call(value: Tensor, step: int) -> Tensor:
             for task in edits.get(place, ()):
                 task(value)
@@ -69,14 +73,20 @@ def gradients(model: Model, store: Store, block: Block, reading: Reading, wanted
         if "norms" in reading.option("hold", ()):
             stack.enter_context(_held_norms(model.layout))
         run_model(model, "__call__", callbacks, *prompts, grad=True)
-    total = (measure(store, block, reading.value, ends[0]) if found is None else reached(store, block, found, ends[0])).sum()
-    if not total.requires_grad:
-        raise trouble(f"{reading.option('metric')} has no gradient", reading.span,
-                      "take logit_diff or logprob" if found is None else "", store.plan.text)
     values = [roots[key] for key in keys]
-    grads = torch.autograd.grad(total, values, allow_unused=True)
+    grads = torch.autograd.grad(_total(store, block, reading, ends[0]), values, allow_unused=True)
     return [v.detach() for v in values], [torch.zeros_like(v) if g is None else g
                                           for v, g in zip(values, grads, strict=True)]
+
+
+def _total(store: Store, block: Block, reading: Reading, end: Tensor) -> Tensor:
+    """The sum over rows of the metric, or of the target, from the whole site that it is read at."""
+    aim: Aim | None = reading.option("aim")
+    total = (measure(store, block, reading.value, end) if aim is None else reached(store, block, aim, end)).sum()
+    if not total.requires_grad:
+        raise trouble(f"{reading.option('metric')} has no gradient", reading.span,
+                      "take logit_diff or logprob" if aim is None else "", store.plan.text)
+    return total
 
 
 # Targets -----------------------------------------------------------------------------------------------------------
@@ -98,7 +108,7 @@ def reached(store: Store, block: Block, aim: Aim, value: Tensor) -> Tensor:
         return taken[:, 0, 0].gather(1, keys)[:, 0]
     if aim.spot.sae is not None:
         assert aim.spot.features is not None
-        return _encoded(store.saes[aim.spot.sae], taken)[..., aim.spot.features[0]].sum(1)
+        return encoded(store.saes[aim.spot.sae], taken)[..., aim.spot.features[0]].sum(1)
     if aim.given is None:
         return taken.flatten(1).sum(1)
     return _as_asked(store, aim, taken)
@@ -110,17 +120,11 @@ def _picked(taken: Tensor, rows: list[list[int]]) -> Tensor:
     return taken[torch.arange(len(taken))[:, None], torch.tensor(rows)]
 
 
-def _encoded(sae: Any, x: Tensor) -> Tensor:
-    """Features with gradients: a dictionary of the user's is wrapped for use without."""
-    encoded: Tensor = getattr(sae, "inner", sae).encode(x)
-    return encoded
-
-
 def _as_asked(store: Store, aim: Aim, taken: Tensor) -> Tensor:
     """What a direction, a function or a dictionary in Python makes of the activation."""
     _, thing, *feature = store.plan.values[str(aim.given)]
     if feature:
-        return _encoded(thing, taken)[..., int(feature[0])].flatten(1).sum(1)
+        return encoded(thing, taken)[..., int(feature[0])].flatten(1).sum(1)
     if not callable(thing):
         direction = torch.as_tensor(thing).to(taken)
         if direction.shape != taken.shape[-1:]:

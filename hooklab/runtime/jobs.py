@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..compiler.packing import MIDDLE, START, Entry, Packing
-from ..compiler.plan import Plan, RunPlan
+from ..compiler.packing.entries import MIDDLE, START, Entry, Packing
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.runs import RunPlan
 from ..compiler.schedule import schedule
 from ..errors import HooklabWarning
 from .measure import references, wanted_tokens

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..compiler.plan import Const, Figure, Fn, Given, Measure, MetricPlan, Op, Spread
+from ..compiler.plan.claims import Figure
+from ..compiler.plan.measures import Measure, MetricPlan
+from ..compiler.plan.reaches import Spread
+from ..compiler.plan.values import Const, Fn, Given, Op
 from ..errors import HooklabWarning
 from .evaluate import columns
 from .passes import at_columns
@@ -203,5 +206,5 @@ def claimed(value: Any, figures: dict[tuple[str, str], np.ndarray]) -> Any:
     return _OF_TWO[value.op](*args)
 
 
-_OVER: dict[str, Any] = {"max": np.max, "mean": np.mean, "sum": np.sum, "abs": np.abs, "std": np.std}
+_OVER: dict[str, Any] = {"max": np.max, "min": np.min, "mean": np.mean, "sum": np.sum, "abs": np.abs, "std": np.std}
 _OF_TWO: dict[str, Any] = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Edit, Plan, RunPlan, Spot, looks_back, sources
+from ..compiler.plan.edits import Edit, sources
+from ..compiler.plan.measures import looks_back
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
 from .apply import Task
 from .evaluate import columns
 from .packed.base import Base, Recorder
+from .spliced import hold_features
 from .store import Block, Store
 from .trace import run as run_model
 
@@ -70,7 +75,8 @@ def tasks_of(store: Store, blocks: list[Block]) -> dict[tuple[str, int | None], 
     by_place: dict[tuple[str, int | None], list[Task]] = {}
     # Line by line: an edit that all cells share acts between those that they have of their own.
     for (_, _, spot, _), task in sorted(found.items(), key=lambda item: item[0][0]):
-        by_place.setdefault((spot.site, spot.layer), []).append(task)
+        by_place.setdefault((spot.written.site, spot.written.layer), []).append(task)
+    hold_features(store, by_place)
     return by_place
 
 
@@ -120,7 +126,7 @@ def _takes(forward_: Callable[..., Any]) -> bool:
 
 def unembeds_less(model: Model) -> bool:
     """Whether the model can leave out the logits of all but the last column, which holds every row's last token."""
-    return _takes(type(model.hf).forward) and model.reader.side == "left"
+    return _takes(type(model.hf).forward) and model.reader.side == "left" and not model.hooks
 
 
 def last_only(plan: Plan) -> bool:
@@ -142,6 +148,8 @@ def _reads_logits(store: Store, run: RunPlan) -> bool:
 
 def _callback(store: Store, place: tuple[str, int | None], tasks: list[Task],
               kept: list[Block]) -> Callable[[Tensor, int], None]:
+    """What happens at a site in a pass: its edits, then each block's rows are put into the store if they are asked for."""
+
     def serve(value: Tensor, step: int) -> None:
         for task in tasks:
             task(value)

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..compiler.plan import Axis, Reading, Spot
+from ..compiler.plan.cells import Axis
+from ..compiler.plan.readings import Reading
+from ..compiler.plan.spots import Spot
+from ..errors import HooklabError
+from ..model.unembedding import heads_written, lens_logits
 from .evaluate import columns
 from .measure import token_ids
 from .store import Block, Store, trouble
@@ -77,12 +81,13 @@ def lens(model: Model, store: Store, block: Block, reading: Reading) -> list[Fou
     """The stream through the final norm and the unembedding (nostalgebraist 2020): likeliest tokens of each place.
 
     Probabilities are averaged over examples, and over positions that are read together, before the likeliest tokens are
-    taken.
+    taken. What norms and biases are is said in `model.unembedding.lens_logits`.
     """
     top = int(reading.option("top", 1))
     rows, answers, ids = [], [], []
-    for spot, whole in captured(model, store, block, reading.spots).items():
-        logits = unembedded(model, _positions(store, block, reading, whole))
+    read_at = _unembedded(model, store, block, reading)
+    for spot in reading.spots:
+        logits = read_at(spot, True)
         probs = logits.float().softmax(-1).mean(0)
         if not reading.each:
             probs = probs.mean(0, keepdim=True)
@@ -90,8 +95,8 @@ def lens(model: Model, store: Store, block: Block, reading: Reading) -> list[Fou
         rows.append(values.double().cpu().numpy())
         ids.append(chosen.cpu().numpy())
         if reading.value is not None:
-            answers.append(_answer(store, block, reading, logits))
-        assert spot is not None
+            single = reading.value.value.other is None
+            answers.append(_answer(store, block, reading, logits if single else read_at(spot, False)))
     values_, ids_ = _shaped(reading, np.stack(rows)), _shaped(reading, np.stack(ids))
     pieces = np.array([model_piece(store, int(i)) for i in ids_.reshape(-1)], dtype=object).reshape(ids_.shape)
     axis: tuple[Axis, ...] = (Axis("rank", tuple(range(values_.shape[-1]))),)
@@ -136,13 +141,45 @@ def model_piece(store: Store, token: int) -> str:
     return str(store.plan.about.piece(token))
 
 
-def unembedded(model: Model, stream: Tensor) -> Tensor:
-    """Logits that a stream vector would give as the last one."""
-    table = model.layout.family
-    with torch.no_grad():
-        norm = model.layout.module(model.layout.base, table.ln_final) if table.ln_final else None
-        logits: Tensor = model.layout.unembed(stream if norm is None else norm(stream))
-        return logits
+def _unembedded(model: Model, store: Store, block: Block, reading: Reading) -> Callable[[Spot, bool], Tensor]:
+    """Gives the logits of a place, [row pos d_vocab]; as a prediction, or as what adds up."""
+    asked = str(reading.option("norm", "own"))
+    norm = None if asked == "none" else asked
+    last = Spot("resid_post", model.facts.n_layers - 1)
+    whole = captured(model, store, block, (*reading.spots, *([last] if norm == "frozen" else [])))
+    source = reading.option("tuned")
+    tuned = store.plan.values[source] if source else None
+
+    def read_at(spot: Spot, prediction: bool) -> Tensor:
+        stream = spot.site.startswith("resid_")
+        if norm == "frozen" and model.layout.family.residual == "post" and not stream:
+            raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so {spot} has no "
+                          "share of its own in the last stream", reading.span, "leave norm=frozen out", store.plan.text)
+        value = whole[spot]
+        if spot.heads is not None:
+            value = heads_written(model, spot.layer or 0, value, list(spot.heads))[..., 0, :]
+        x = _positions(store, block, reading, value)
+        if tuned is not None:
+            x = _translated(model, store, reading, tuned, x, str(spot))
+        end = _positions(store, block, reading, whole[last]) if norm == "frozen" else None
+        return lens_logits(model, x, norm, end, stream=stream, whole=prediction)
+
+    def quietly(spot: Spot, prediction: bool) -> Tensor:
+        with torch.no_grad():
+            return read_at(spot, prediction)
+
+    return quietly
+
+
+def _translated(model: Model, store: Store, reading: Reading, tuned: Any, x: Tensor, address: str) -> Tensor:
+    """Vectors as a tuned lens translates them."""
+    try:
+        if hasattr(tuned, "check"):
+            tuned.check(model)
+        moved: Tensor = tuned(x, address)
+        return moved
+    except HooklabError as error:
+        raise trouble(str(error), reading.span, text=store.plan.text) from error
 
 
 # Scores of heads ---------------------------------------------------------------------------------------------------

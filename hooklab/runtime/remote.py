@@ -22,7 +22,10 @@ from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor, nn
 
 from ..compiler import Plan
-from ..compiler.plan import Edit, RunPlan, Spot, acts
+from ..compiler.plan.edits import Edit
+from ..compiler.plan.runs import RunPlan
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import acts
 from ..compiler.schedule import schedule
 from ..errors import ModelError, TraceError
 from ..problems import Problem, SpecError
@@ -251,6 +254,7 @@ def _refuse(model: Model, plan: Plan) -> None:
     problems: list[Problem] = []
 
     def add(message: str, span: Any, hint: str) -> None:
+        """Note a problem, and that the same runs here."""
         hint = f"{hint}, {HERE}" if hint else HERE.removeprefix("or ")
         if span is None:
             problems.append(Problem("run", message, hint=hint))

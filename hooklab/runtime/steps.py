@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from .. import edits
-from ..compiler.plan import Spot, at_spot
+from ..compiler.plan.spots import Spot
+from ..compiler.plan.values import at_spot
 from ..edits import OPS, clamp
 from ..model.linear import bias, matrix
 from ..model.ports import GRIPS, Port, first_input, head_results, norm_scale, result_correction, scale_correction
@@ -130,6 +131,7 @@ def lower(layout: Layout, store: Store, blocks: list[Block], *, last: bool) -> l
     steps: dict[str, Step] = {}
 
     def step(location: str) -> Step:
+        """The step at a location, begun when it is first asked for."""
         module, side = location.rsplit(".", 1)
         return steps.setdefault(location, {"module": module, "side": side, "jobs": []})
 
@@ -269,6 +271,7 @@ def visiting_order(layout: Layout) -> dict[str, int]:
 
 
 def _observed(layout: Layout, wanted: set[str]) -> list[str]:
+    """The wanted locations as a twin of the model without weights comes by them."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         twin = type(layout.hf)(copy.deepcopy(layout.hf.config)).eval()
     seen: list[str] = []

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Reach, Spot
+from ..compiler.plan.reaches import Reach
+from ..compiler.plan.spots import Spot
 from .evaluate import part
 from .store import Store
 
@@ -45,9 +46,7 @@ class Sequence:
 
     def columns(self, reach: Reach) -> list[int]:
         """Columns of the tokens that a reach over whole prompts means."""
-        given = range(self.start, self.width) if reach.prompt else ()
-        new = range(self.width, self.stop) if reach.new else ()
-        return [*given, *new]
+        return [column for column in range(self.start, self.stop) if reach.holds(max(0, column - self.width + 1))]
 
 
 def stitched(steps: list[Tensor], site: str, width: int) -> Tensor:

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compiler.plan import Plan, RunPlan, Spot, answering
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.runs import RunPlan, answering
+from ..compiler.plan.spots import Spot
 from ..problems import Problem, SpecError
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..address import Place, expand
+from ..address import Place, expand, parse
 from ..errors import SiteError, WriteError
 from ..model.checks import check_write
 from ..model.interleaver import EarlyStop
@@ -69,7 +69,8 @@ def capture(model: Model, prompt: Any, sites: str | Iterable[str], *, edits: Map
     index = None if at is None else _index(model, at, prompt_.tokens)
     for place in wanted:
         callbacks.setdefault(_port(model, place).location, []).append(_saver(place, values, roots, index, grad=grad))
-    if not grad and not full and wanted and not any(place.order > wanted[-1].order for place, _ in edited):
+    later = any(place.order > wanted[-1].order for place, _ in edited) if wanted else False
+    if not grad and not full and wanted and not later and not model.hooks:
         callbacks[_port(model, wanted[-1]).location].append(_Stop(len(wanted), values))
     model.reader.check_options(kwargs)
     output = run(model, "__call__", callbacks, prompt_, grad=grad, **kwargs)
@@ -125,11 +126,12 @@ def places(model: Model, addresses: Iterable[str]) -> list[Place]:
     facts = model.facts
     found: dict[Place, None] = {}
     for address in addresses:
-        for place in expand(address, n_layers=facts.n_layers, n_heads=facts.n_heads, n_kv_heads=facts.n_kv_heads,
+        parsed = parse(address)
+        refusal = model.sites.missing(parsed.site)  # before its parts are counted: it says why there are none
+        if refusal is not None:
+            raise SiteError(refusal)
+        for place in expand(parsed, n_layers=facts.n_layers, n_heads=facts.n_heads, n_kv_heads=facts.n_kv_heads,
                             d_mlp=facts.d_mlp):
-            refusal = model.sites.missing(place.site)
-            if refusal is not None:
-                raise SiteError(refusal)
             found[place] = None
     return sorted(found, key=lambda place: place.order)
 
@@ -179,6 +181,8 @@ def _cut(place: Place, value: Tensor, index: Any) -> Tensor:
 
 
 def _saver(place: Place, values: dict[str, Tensor], roots: dict[str, Tensor], index: Any, *, grad: bool) -> Any:
+    """Keeps a place under its address; with gradients, also the whole site that they are taken to."""
+
     def save(value: Tensor, step: int) -> None:
         kept = _cut(place, value, index)
         if grad:
@@ -191,6 +195,8 @@ def _saver(place: Place, values: dict[str, Tensor], roots: dict[str, Tensor], in
 
 
 def _writer(place: Place, edit: Edit) -> Any:
+    """Puts what an edit makes of a place back into its site."""
+
     def write(value: Tensor, step: int) -> Tensor | None:
         if place.heads is None and place.neurons is None:
             return edit(value)

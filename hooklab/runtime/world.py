@@ -6,8 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..errors import HooklabWarning, PromptError
 from ..model.inputs import Prompt
+from ..sites import SITES
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -19,6 +22,7 @@ class ModelWorld:
     def __init__(self, model: Model, saes: dict[str, Any] | None = None) -> None:
         self.model = model
         self.facts = model.facts
+        self.itemsize = model.dtype.itemsize
         _warn_of_dropout(model)
         self._saes = saes or {}
 
@@ -30,6 +34,9 @@ class ModelWorld:
         """An input made ready for the model."""
         if chat and isinstance(value, str):
             value = [{"role": "user", "content": value}]
+        elif chat and not (isinstance(value, (list, tuple)) and value and all(isinstance(one, dict) for one in value)):
+            raise PromptError("chat=true takes one text or one conversation (a list of messages with role and content); "
+                              "give several as prompts of their own")
         given = {} if image is None else {"images": image if isinstance(image, list) else [image]}
         made = self.model.reader.read(value, **given)
         if made.tokens is None:
@@ -80,18 +87,33 @@ class ModelWorld:
             return f"{family.name} has its norms after each addition"
         if not self.model.layout.has_head:
             return "it was loaded without a language-model head"
+        if self.model.hooks:
+            return "hooks stand on its sites"
         if any(module._forward_hooks or module._forward_pre_hooks for module in self.model.hf.modules()):
             return "its modules have hooks of their own"  # what they do to a recorded value would be done twice
-        dropping = any(module.training and module.p > 0 for module in self.model.layout.dropouts)
-        return "it is in training mode" if dropping or self.model.hf.training else None
+        return "it is in training mode" if self.model.layout.dropping() or self.model.hf.training else None
 
     def sae_size(self, name: str) -> int:
         """How many features a dictionary has."""
         return int(self._saes[name].n_features)
 
+    def sae_itemsize(self, name: str) -> int:
+        """Bytes of one feature."""
+        weights = getattr(self._saes[name], "w_enc", None)
+        return torch.float32.itemsize if weights is None else torch.promote_types(weights.dtype, self.model.dtype).itemsize
+
+    def sae_misfit(self, name: str, read: str, write: str) -> str | None:
+        """Why a dictionary does not fit the sites that it reads and writes to; None where it does, or does not say."""
+        sae = self._saes.get(name)
+        for word, site, attribute in (("reads", read, "d_in"), ("writes", write, "d_out")):
+            size, width = getattr(sae, attribute, None), getattr(self.facts, SITES[site].axes[-1], None)
+            if size is not None and width is not None and size != width:
+                return f"{name} {word} vectors of {size}, and {site} has {width}"
+        return None
+
 
 def _warn_of_dropout(model: Model) -> None:
     """Numbers of a model that drops out units are those of one draw, and no two passes agree."""
-    if any(module.training and module.p > 0 for module in model.layout.dropouts):
+    if model.layout.dropping():
         warnings.warn("This model is in training mode: dropout changes the numbers of every pass. Call model.hf.eval() "
                       "first.", HooklabWarning, stacklevel=2)

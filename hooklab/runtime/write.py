@@ -7,7 +7,7 @@ else is in the plan. The first step is the prompt; each later one is a single to
 from __future__ import annotations
 
 import logging
-import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +17,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Keep, RunPlan, Spot, Writing
+from ..compiler.plan.readings import Keep
+from ..compiler.plan.runs import RunPlan, Writing
+from ..compiler.plan.spots import Spot
+from ..errors import HooklabWarning
 from ..records import Text
 from .apply import Task
+from .drawing import Draws, Sound
 from .passes import tasks_of
 from .stitch import Sequence, level, select, stitched
 from .store import Block, Store
 from .trace import run as run_model
+from .watching import OnStep, OnText, Watch, continuation, decode, ends
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
-OnText = Callable[[str, str], None]
+LOGITS = ("logits", None)
+DRAWN = ("temperature", "top_k", "top_p")
 Steps = dict[tuple[str, int | None], list[Tensor]]
 
 
@@ -41,7 +47,8 @@ class Written:
     kept: dict[str, tuple[list[Tensor], tuple[str, ...]]] = field(default_factory=dict)
 
 
-def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = None) -> Written:
+def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = None,
+          on_step: OnStep | None = None, seeds: tuple[int, ...] | None = None) -> Written:
     """Write on from a run's prompt, once for every cell.
 
     Args:
@@ -50,6 +57,8 @@ def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = Non
         run: A run with `writing`.
         on_text: Called with the run's name and each new piece of the first row's text; under `stream=true` the pieces
             go to standard output unless another place is named here.
+        on_step: Called with every `Step` when its tokens have been chosen; ends the generation by giving True.
+        seeds: One for each row, which then draws as it would alone from this seed.
 
     Raises:
         SpecError: an edit that cannot be done.
@@ -64,10 +73,10 @@ def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = Non
     for number, cell in enumerate(run.cells):
         block = Block(wide, number, 0, int(store.plan.prompts[run.prompt].size))
         captured: Steps = defaultdict(list)
-        watch = _Watch(model, store, block, run.writing, on_text)
-        ids = _generate(model, store, block, captured, watch)
-        rows = [_row(store, block, ids, row, watch) for row in block.rows]
         coords = {axis.name: axis.labels[i] for axis, i in zip(run.axes, cell.index, strict=True)}
+        watch = Watch(model, store, block, run.writing, coords, on_text, on_step)
+        ids = _generate(model, store, block, captured, watch, seeds)
+        rows = [_row(store, block, ids, row, watch) for row in block.rows]
         texts += [_text(model, block, sequence, row, coords) for row, sequence in enumerate(rows)]
         for keep in (one.cell(number) for one in run.keeps):
             for name, value, axes in _kept(store, block, keep, captured, rows):
@@ -80,23 +89,34 @@ def write(model: Model, store: Store, run: RunPlan, on_text: OnText | None = Non
 # One generation ----------------------------------------------------------------------------------------------------
 
 
-def _generate(model: Model, store: Store, block: Block, captured: Steps, watch: _Watch) -> Tensor:
+def _generate(model: Model, store: Store, block: Block, captured: Steps, watch: Watch,
+              seeds: tuple[int, ...] | None = None) -> Tensor:
     """Ids of prompt and continuation, [row pos]."""
     places = tasks_of(store, [block])
     wanted = {(spot.site, spot.layer) for keep in block.run.keeps for spot in keep.spots}
     looked_at = dict.fromkeys((*places, *wanted))
     callbacks = {model.layout.port(*place).location: [_server(place, places.get(place, []), watch.width, captured[place]
                                                               if place in wanted else None)] for place in looked_at}
+    if watch.on_step is not None:
+        callbacks.setdefault(model.layout.port(*LOGITS).location, []).append(watch.take)
     prompts = [store.plan.prompts[block.run.prompt]] * block.run.samples
     from transformers import GenerationConfig
 
-    config = GenerationConfig(**settings(model, watch.writing, watch.width))
+    given = settings(model, watch.writing, watch.width)
+    sound, choice = Sound(), []
+    if seeds is not None and given["do_sample"]:
+        choice = [Draws(seeds, {name: given.pop(name) for name in DRAWN})]
+        given["do_sample"] = False
+    config = GenerationConfig(**given)
     # By default the prompt's logits are not computed, except the last.
-    all_logits: dict[str, Any] = ({"logits_to_keep": 0} if ("logits", None) in looked_at
+    all_logits: dict[str, Any] = ({"logits_to_keep": 0} if LOGITS in looked_at
                                   and model.hf._supports_logits_to_keep() else {})
     with seeded(_seed(store, watch.writing)), configured(model, config):
         ids: Tensor = run_model(model, "generate", callbacks, *prompts, generation_config=config, stopping_criteria=[watch],
-                                **all_logits)
+                                logits_processor=[sound, *choice], **all_logits)
+    if sound.wrong is not None and watch.on_step is None:
+        warnings.warn(f"run {block.run.name}: from step {sound.wrong} on, what its tokens are chosen from are not numbers "
+                      "(NaN): its text means nothing.", HooklabWarning, stacklevel=2)
     return ids
 
 
@@ -144,7 +164,7 @@ def settings(model: Model, writing: Writing, width: int) -> dict[str, Any]:
     drawn = {"temperature": float(temperature or 1.0), "top_k": int(writing.option("top_k") or 0),
              "top_p": float(writing.option("top_p") or 1.0)} if draws else {}
     return {"max_length": width + writing.count, "do_sample": draws, "num_beams": 1, "use_cache": True,
-            "pad_token_id": model.reader._pad_id(), "eos_token_id": sorted(_ends(model)) or None, **drawn}
+            "pad_token_id": model.reader._pad_id(), "eos_token_id": sorted(ends(model)) or None, **drawn}
 
 
 @contextmanager
@@ -183,77 +203,10 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _ends(model: Model) -> set[int]:
-    """Tokens after which a row is over."""
-    found = model.hf.generation_config.eos_token_id
-    return {int(i) for i in (found if isinstance(found, list) else [found] if found is not None else [])}
-
-
-class _Watch:
-    """Ends a row at its last token or at a stop text, and hands on the first row's text as it grows."""
-
-    def __init__(self, model: Model, store: Store, block: Block, writing: Writing, on_text: OnText | None) -> None:
-        stop = writing.option("stop", ())
-        self.stops = [str(text) for text in (stop if isinstance(stop, list | tuple | set) else [stop]) if str(text)]
-        self.model, self.writing, self.name = model, writing, block.run.name
-        tokens = store.plan.prompts[block.run.prompt].tokens
-        self.width, self.prompt = int(tokens.width), [int(i) for i in tokens.ids[0]]
-        self.on_text = on_text or (_to_stdout if writing.option("stream") else None)
-        self.shown = ""
-        self.ends = _ends(model)
-        self.ended: list[tuple[int, str] | None] = [None] * len(block.rows)
-
-    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        rows = ids[:, self.width:].tolist()
-        before = self.ended[0]
-        self.ended = [ended or self._end(new) for ended, new in zip(self.ended, rows, strict=True)]
-        if self.on_text is not None and before is None:
-            self._hand_on(self.on_text, rows[0])
-        return torch.tensor([ended is not None and ended[1] != "length" for ended in self.ended], device=ids.device)
-
-    def _end(self, new: list[int]) -> tuple[int, str] | None:
-        """How many tokens a row has and why it is over; None while it goes on."""
-        if new[-1] in self.ends:
-            return len(new), "eos"
-        if self.stops:
-            text = decode(self.model, new, special=True)
-            if any(stop in text for stop in self.stops):
-                return len(new), "stop"
-        return (len(new), "length") if len(new) == self.writing.count else None
-
-    def _hand_on(self, on_text: OnText, new: list[int]) -> None:
-        text = continuation(self.model, self.prompt, new)
-        if self.ended[0] is None:
-            text = text.rstrip("\ufffd")  # half a character: wait for its other half
-        if len(text) > len(self.shown):
-            on_text(self.name, text[len(self.shown):])
-            self.shown = text
-        if self.ended[0] is not None and on_text is _to_stdout:
-            on_text(self.name, "\n")
-
-
-def _to_stdout(name: str, text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def decode(model: Model, ids: list[int], *, special: bool = False) -> str:
-    """Ids as text, without special tokens unless asked for; without a tokenizer their numbers."""
-    if model.tokenizer is None:
-        return "".join(f" #{i}" for i in ids)
-    return str(model.tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
-
-
-def continuation(model: Model, prompt: list[int], new: list[int]) -> str:
-    """The text of new tokens as it follows on a prompt: with the space that some tokenizers drop at a beginning."""
-    before, whole = decode(model, prompt), decode(model, [*prompt, *new])
-    return whole[len(before):] if whole.startswith(before) else decode(model, new)
-
-
 # What was written --------------------------------------------------------------------------------------------------
 
 
-def _row(store: Store, block: Block, ids: Tensor, row: int, watch: _Watch) -> Sequence:
+def _row(store: Store, block: Block, ids: Tensor, row: int, watch: Watch) -> Sequence:
     """One row: its prompt, its new tokens up to where it ended, and why it did."""
     tokens = store.plan.prompts[block.run.prompt].tokens
     new = ids[row, tokens.width:].tolist()
@@ -271,7 +224,7 @@ def _tokens(model: Model, rows: list[Sequence]) -> Any:
     from ..tokens import Tokens
 
     return Tokens.from_ids([[*s.prompt, *s.new] for s in rows], model.tokenizer, n_prompt=[len(s.prompt) for s in rows],
-                           image_token_ids=model.reader.image_ids, padding_side="left")
+                           padding_side="left", **model.reader.image_roles)
 
 
 def _kept(store: Store, block: Block, keep: Keep, captured: Steps,
@@ -293,4 +246,4 @@ def _kept(store: Store, block: Block, keep: Keep, captured: Steps,
     return [(keep.name, torch.stack([value for _, value, _ in found]), (axis, *found[0][2]))]
 
 
-__all__ = ["Spot", "Written", "configured", "decode", "seeded", "settings", "write"]
+__all__ = ["OnStep", "OnText", "Spot", "Written", "configured", "decode", "seeded", "settings", "write"]

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .builder import Builder
 
 
 class _Callable(ModuleType):
     """This package, which answers to `hl.spec()` too: it shares its name with the function that begins a builder."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """See `hooklab.spec.builder.spec`."""
+    def __call__(self) -> Builder:
+        """A builder with no line yet."""
         from .builder import spec
 
-        return spec(*args, **kwargs)
+        return spec()
 
 
 sys.modules[__name__].__class__ = _Callable

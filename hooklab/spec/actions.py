@@ -150,7 +150,7 @@ class Score(Statement):
 
 @dataclass(frozen=True)
 class Lens(Statement):
-    """Read the stream through the unembedding."""
+    """Read the stream, what is written to it, or heads, through the unembedding."""
 
     verb = "lens"
     target: Target | At | AtEach | None = None

@@ -114,9 +114,9 @@ class Builder:
         """Say which next token is right, and which wrong."""
         return self._line("answer", {"value": quoted("answer", value), "against": quoted("answer", vs)})
 
-    def sae(self, name: str, source: Any, at: str) -> Builder:
+    def sae(self, name: str, source: Any, at: str, to: str | None = None, **opts: Any) -> Builder:
         """Attach a dictionary of features to a site: `sae("enc", py("my_sae"), at="L8.resid_pre")`."""
-        return self._line("sae", {"name": name, "source": quoted("sae", source), "site": at})
+        return self._line("sae", {"name": name, "source": quoted("sae", source), "site": at, "to": to}, opts)
 
     def let(self, name: str, value: Any) -> Builder:
         """Name a value."""

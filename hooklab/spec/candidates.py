@@ -13,7 +13,10 @@ from lark import Tree
 from ..positions.parse import EDGES
 from ..sites import LAYER_SITES, MODEL_SITES, SITES
 from .tree import ALIASES, unquote
-from .verbs import ABLATIONS, ATTRIBUTIONS, FUNCTIONS, GENERATORS, METRICS, SCORES, TRUTH, VERBS, VIEWS
+from .verbs import ABLATIONS, ATTRIBUTIONS, CLAIM_FUNCTIONS, FUNCTIONS, GENERATORS, METRICS, SCORES, TRUTH, VERBS, VIEWS
+
+SHIPPED = ("lab", "gate")
+"""Models that come with hooklab, to be offered by name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Context:
     n_heads: int | None = None
     missing: frozenset[str] = frozenset()
     tokens: tuple[str, ...] = ()
-    models: tuple[str, ...] = ("lab",)
+    models: tuple[str, ...] = SHIPPED
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ _POSITIONS = {
     "boi": "the token before the image", "eoi": "the token after the image"}
 _POSITION_CALLS = {
     "span(": "tokens that a regular expression matches", "turn(": "a speaker's turns", "random(": "some tokens, drawn",
-    "split(": "parts of the sequence", "first(": "the first tokens", "last(": "the last tokens", "mask(": "a mask"}
+    "split(": "parts of the sequence", "first(": "the first tokens", "last(": "the last tokens", "mask(": "a mask",
+    "row(": "a row of an image", "column(": "a column of an image"}
 
 
 def positions(known: Names, context: Context) -> Iterator[Item]:
@@ -242,7 +246,7 @@ def measures(known: Names) -> Iterator[Item]:
     hooked = ("hooked",) if known.loose else ()
     for run in (*known.of("run"), *hooked, "baseline", *known.of("prompt")):
         yield from _items((f"{run}.{metric}" for metric in known.of("metric") or ("logit_diff",)), "metric")
-    yield from _items(known.of("let"), "value")
+    yield from _items((f"{name}(" for name in CLAIM_FUNCTIONS), "function", "over all points of a sweep")
 
 
 def methods(verb: str) -> Iterator[Item]:

@@ -193,6 +193,8 @@ def _values(here: Here) -> Iterator[Item]:
     function = str(here.stack[called - 1]) if called else ""
     if function == "kl":
         yield from c.runs(here.names)
+    elif here.verb == "expect":
+        yield from c.measures(here.names)
     else:
         yield from c.values(here.names, here.verb, here.word)
 
@@ -229,7 +231,8 @@ _ROLES: dict[tuple[str, str], Callable[[Here], Iterator[Item]]] = {
     ("", "_ON"): lambda h: c.runs(h.names), ("", "_OVER"): lambda h: c.prompts(h.names),
     ("mark", "_IN"): lambda h: c.prompts(h.names), ("sweep", "_IN"): lambda h: c.ranges(h.context),
     ("", "_WITH"): lambda h: c.methods(h.verb), ("freeze", "_TO"): lambda h: c.runs(h.names),
-    ("attribute", "_TO"): lambda h: c.named_metrics(h.names), ("", "_TO"): _values, ("", "_BY"): _values,
+    ("attribute", "_TO"): lambda h: c.named_metrics(h.names), ("sae", "_TO"): _places,
+    ("", "_TO"): _values, ("", "_BY"): _values,
     ("", "_ALONG"): _values, ("", "_SHOW"): lambda h: c.views(), ("", "_EXPECT"): lambda h: c.measures(h.names),
     ("", "CMP"): lambda h: c.measures(h.names), ("", "_METRIC"): lambda h: c.metrics(h.names),
     ("", "_ANSWER"): lambda h: iter((Item("first(", "function", "first tokens of longer answers"),)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..positions.select import Selector
-from .parts import Call, Expr, List, Node, Opts, Py, Range, Site, Str, Target
+from .parts import Call, Expr, List, Node, Opts, Py, PySite, Range, Site, Str, Target
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ class Answer(Statement):
 
 @dataclass(frozen=True)
 class Sae(Statement):
-    """A dictionary of features, attached to a site."""
+    """A dictionary of features, attached to a site; a transcoder reads there and writes `to` another."""
 
     verb = "sae"
     name: str
     source: Py | Str
-    site: Site
+    site: Site | PySite
+    to: Site | PySite | None = None
+    opts: Opts = ()
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ evaluates anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..errors import nearest
+from ..jsontext import json_of
 from ..positions import holes_in
 from ..positions.select import Selector
 from ..problems import Problem, SpecError
@@ -133,7 +133,7 @@ def value_of(text: str) -> Any:
     ([1, 2], 'Mary', -2.5)
     """
     try:
-        return json.loads(text)
+        return json_of(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith(("[", "{", '"')):
             raise ValueError(f"this is no JSON: {error}") from None

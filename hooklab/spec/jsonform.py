@@ -20,6 +20,7 @@ from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from ..errors import did_you_mean
+from ..jsontext import json_of
 from ..positions.select import All, Selector
 from ..problems import Problem, SpecError
 from . import ast, printer
@@ -108,19 +109,11 @@ def _show(value: Any) -> str:
 
 
 def _loaded(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [key for key, _ in pairs]
-            _fail("", f"{_show(next(key for key in found if names.count(key) > 1))} is there twice in one object")
-        return found
-
     try:
-        return json.loads(text, object_pairs_hook=unique)
-    except SpecError:
-        raise
+        return json_of(text)
     except ValueError as error:
-        _fail("", f"this is no JSON: {error}")
+        what = "is no JSON" if isinstance(error, json.JSONDecodeError) else "cannot be read as JSON"
+        _fail("", f"this {what}: {error}")
 
 
 def _read_top(data: Any) -> tuple[ast.Statement, ...]:

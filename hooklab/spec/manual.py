@@ -1,34 +1,16 @@
 """The prose of the reference: what `%hook help` says beside the tables of verbs, options and sites.
 
-Every example here is a whole spec that parses; those that need no Python run on the shipped model.
+Every example is a whole spec that runs on the shipped model; what it takes from Python stands above it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .manual_lines import BRACES, LINES
+from .section import Section
 
 IDEA = ("Every line starts with a verb; then says where (`L2H1`, `L0:2.resid`, `@last`); then, after one preposition, "
         "what (`from clean`, `by 4 * {vec}`); then options, `name=value`. `each` before a place means one at a time. "
         "Python goes between braces.")
-
-
-@dataclass(frozen=True)
-class Section:
-    """One topic of the reference.
-
-    Attributes:
-        name: The word that `%hook help` takes.
-        title: Its heading.
-        text: Paragraphs.
-        rows: A table of what can be written and what it means.
-        examples: Specs that show it.
-    """
-
-    name: str
-    title: str
-    text: tuple[str, ...] = ()
-    rows: tuple[tuple[str, str], ...] = ()
-    examples: tuple[str, ...] = ()
 
 
 SITES = Section(
@@ -86,6 +68,8 @@ POSITIONS = Section(
         ("@(all - first)", "a combination"),
         ("@prompt, @new", "while writing on: tokens of the prompt, tokens written"),
         ("@image, @text, @special, @bos", "tokens by what they are"),
+        ("@boi, @eoi, @image[1], @eoi[0]", "markers that begin and end an image; one image of several, counted from 0"),
+        ("@row(0), @column(-1, of=image[0])", "a row or column of every image, or of one"),
         ('@span("M\\w+")', "tokens that a regular expression matches"),
         ('@turn("user")', "a speaker's turns in a chat"),
         ("@random(3, seed=1)", "some tokens, drawn"),
@@ -152,7 +136,7 @@ VALUES = Section(
         ("happy.L2.resid @last", "an activation of a run"),
         ("baseline.L2.resid", "of the untouched run"),
         ("love", "what `let love = …` named, or a sweep's variable"),
-        ("mean(x), std(x), sum(x), max(x)", "over examples and positions"),
+        ("mean(x), std(x), sum(x), max(x), min(x)", "over examples and positions"),
         ("norm(x), unit(x), abs(x)", "length, the same direction with length 1, sizes"),
         ("cos(x, y), dot(x, y), proj(x, y)", "angle, product, projection onto y"),
     ),
@@ -176,14 +160,18 @@ METRICS = Section(
     rows=(
         ("logit_diff", "logit of the right answer less that of the wrong one"),
         ("logit, prob, logprob", 'of the right answer, or of a token: prob(" Mary")'),
+        ("logit_centred", "logit of the answer less the mean over the vocabulary"),
         ("rank", "place of the answer in the order of logits; 0 is first"),
         ("kl(baseline)", "divergence from another run"),
         ("loss", "mean loss of predicting the prompt's own tokens"),
         ("entropy", "of the next token"),
         ("top", "the likeliest tokens"),
         ('ld = logit(" a") - logit(" b")', "arithmetic, under a name"),
+        ('p = prob(" a") + prob(" b")', "several answers: their sum, or a mean, is arithmetic too"),
         ("{function}", "Python: from the run's output to a number"),
         ("hooked.logit_diff", "in `expect`: the metric of a run"),
+        ("max(hooked.logit_diff)", "in `expect`: the largest over all points of a sweep; so min, mean, sum and std"),
+        ("abs(hooked.logit_diff - 2)", "in `expect`: its size; of each point, where the run is swept"),
     ),
     examples=(
         'prompt "When Mary and John went to the store, John gave a drink to"\n'
@@ -193,6 +181,12 @@ METRICS = Section(
         "metric kl(baseline)\n"
         "zero L2H0\n"
         "expect baseline.logit_diff > 0",
+        'prompt "When Mary and John went to the store, John gave a drink to"\n'
+        'answer " Mary" vs " John"\n'
+        "metric logit_diff\n"
+        "zero each L*H*\n"
+        "expect min(hooked.logit_diff) < baseline.logit_diff\n"
+        "expect max(abs(hooked.logit_diff - baseline.logit_diff)) > 1",
     ),
 )
 
@@ -207,6 +201,7 @@ GENERATION = Section(
         ("generate 20", "up to twenty tokens"),
         ("temperature=0.7 top_k=40 top_p=0.9 seed=1", "how they are drawn"),
         ("samples=3", "several continuations"),
+        ("save L*.resid steps=[0, 2]", "keep the prompt and the second new token"),
         ('stop="."', "where to stop"),
     ),
     examples=(
@@ -271,4 +266,5 @@ SHARING = Section(
 )
 
 SECTIONS: dict[str, Section] = {
-    section.name: section for section in (SITES, POSITIONS, RUNS, VALUES, METRICS, GENERATION, ERRORS, SHARING)}
+    section.name: section for section in (LINES, SITES, POSITIONS, RUNS, VALUES, BRACES, METRICS, GENERATION, ERRORS,
+                                          SHARING)}

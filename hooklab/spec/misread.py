@@ -12,7 +12,7 @@ from ..problems import Problem
 from .misreading import Misreading, nearest_verb, short
 from .scan import QUOTED
 from .slips import IN_LINE, SITE, unquoted
-from .verbs import SYNONYMS, VERBS
+from .verbs import ABLATIONS, SYNONYMS, VERBS
 
 PYTHON = ("for", "if", "while", "import", "def", "class", "return", "with", "try", "elif", "else", "lambda")
 _UNCLOSED = re.compile(rf"(?:[^\"']|{QUOTED})*")
@@ -69,6 +69,8 @@ def _assignment(m: Misreading) -> Problem | None:
     if SITE.match(name):
         line = f"zero {name}" if value in ("0", "0.0") else f"{'steer' if sign == '+=' else 'set'} {name} " \
             f"{'by' if sign == '+=' else 'to'} {short(value) or '{vec}'}"
+    elif value.split(" ")[0] == "save":
+        line = f"{short(value)} as {name}"
     elif re.match(r"[^\W\d]\w*(?:\.\w+)*[\[(]", value):
         line = f"let {name} = {{{short(value)}}}"
     else:
@@ -98,6 +100,12 @@ def _no_verb(m: Misreading) -> Problem | None:
 def _meant(word: str, m: Misreading) -> str:
     """The remedy for a word that is no verb: its small letters, a forgotten space, a synonym, the nearest verb."""
     lower = word.lower()
+    if (way := re.fullmatch(rf"({'|'.join(ABLATIONS)})_ablate\w*|ablate_({'|'.join(ABLATIONS)})", lower)) is not None:
+        return _instead("ablate", m, f" with {way[1] or way[2]}")
+    apart = re.match(r"\s+([^\W\d]\w*)", m.body[m.first + len(word):])
+    whole = f"{lower}_{apart[1]}" if apart else ""
+    if apart and (meant := whole if whole in VERBS else SYNONYMS.get(whole)):
+        return _instead(meant, m, width=len(word) + apart.end()) or f"write {meant}: {VERBS[meant].example}"
     if lower in VERBS:
         return f"verbs are written in small letters: {lower}"
     if lower in SYNONYMS:
@@ -110,12 +118,12 @@ def _meant(word: str, m: Misreading) -> str:
     return f"did you mean {close}? {_instead(close, m) or VERBS[close].example}" if close else ""
 
 
-def _instead(verb: str, m: Misreading) -> str:
-    """The line with another verb, where that can be read."""
-    from .parser import read
+def _instead(verb: str, m: Misreading, more: str = "", width: int = 0) -> str:
+    """The line with another verb, and more at its end, where that can be read."""
+    from .parser import reads
 
-    line = m.replaced(m.first, m.first + len(m.word), verb)
-    return f"write {line}" if "…" not in line and not m.body[:m.first].strip() and not read(line)[1] else ""
+    line = m.replaced(m.first, m.first + (width or len(m.word)), verb) + more
+    return f"write {line}" if "…" not in line and not m.body[:m.first].strip() and reads(line) else ""
 
 
 def _no_word(m: Misreading) -> Problem | None:

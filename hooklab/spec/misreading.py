@@ -128,6 +128,22 @@ class Misreading:
         """The line with a part of it written otherwise."""
         return short((self.source[:start] + text + self.source[end:]).strip().split("\n")[0], 90)
 
+    def remedy(self, start: int, end: int, text: str) -> str:
+        """To write the line with a part of it written otherwise, where that can be read; else empty."""
+        from .parser import reads
+
+        line = self.replaced(start, end, text)
+        return f"write {line}" if "…" not in line and reads(line) else ""
+
+    def word_at_fault(self) -> tuple[int, str]:
+        """The word at the error; or that before it, where lark took it for the name of an option."""
+        last = re.search(r"([^\W\d]\w*)\s*$", self.before)
+        if self.accepts == {"EQUAL"} and last is not None:
+            site = re.match(r"(?:[LHNF]\d+)+(?=[^\W\d])", last[1])  # `L5resid` is a site and a word
+            return last.start() + (site.end() if site else 0), last[1][site.end() if site else 0:]
+        match = re.match(r"[^\W\d]\w*", self.body[self.at:])
+        return self.at, match[0] if match else ""
+
 
 @lru_cache(1000)
 def nearest_verb(word: str, synonyms: bool = False) -> str:

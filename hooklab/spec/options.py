@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from . import ast
 from .checker import Checker, listed
 from .places import slice_problem
-from .verbs import NUMBER, TEXT, TRUTH, VALUE, VERBS, WHOLE, WORD, Option
+from .verbs import NUMBER, TEXT, TRUTH, VALUE, VERBS, WHOLE, WORD, Option, Verb
 
 # smallest value of a whole number; 0 where none is given
+POSITIONS = ("po", "pos", "position", "token", "index", "at")  # what a position is called elsewhere, less its s
 SMALLEST = {"samples": 1, "window": 1, "top": 1, "top_k": 1, "steps": 1, "batch": 1}
 EXAMPLES = {NUMBER: "0.5", WHOLE: "3", TRUTH: "true", TEXT: '"text"', VALUE: "{value}", WORD: "{word}"}
 
@@ -24,11 +26,20 @@ def options(c: Checker, statement: Any) -> None:
         if opt.name in seen:
             c.say("value", f"{opt.name}= is given twice", "leave one of them out", opt)
         elif opt.name not in known:
-            c.say("name", f'{verb.name} has no option "{opt.name}"', c.meant(opt.name, known, f"there are {listed(known)}"
-                  if known else f"{verb.name} has no options: {verb.form}"), opt)
+            c.say("name", f'{verb.name} has no option "{opt.name}"', _instead(c, opt.name, known, verb), opt)
         else:
             _kind(c, opt, known[opt.name])
         seen.add(opt.name)
+
+
+def _instead(c: Checker, name: str, known: dict[str, Option], verb: Verb) -> str:
+    """What to write for an option that the verb does not have."""
+    if name.rstrip("s") in POSITIONS and re.search("PLACES|HEADS", verb.form):
+        return "positions are written behind the place: @last, @-1, @[0, 2]"
+    begun = [one for one in known if len(name) > 2 and one.startswith(name)]
+    if len(begun) == 1:
+        return f"did you mean {begun[0]}?"
+    return c.meant(name, known, f"there are {listed(known)}" if known else f"{verb.name} has no options: {verb.form}")
 
 
 def _kind(c: Checker, opt: ast.Opt, option: Option) -> None:

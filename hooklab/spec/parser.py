@@ -38,6 +38,10 @@ class Blocks(Indenter):
     DEDENT_type = "_DEDENT"
     tab_len = 8
 
+    def process(self, stream: Any) -> Any:
+        """A text's tokens with those of its indents; what it has open is its own, as several threads may read at once."""
+        return super(Blocks, Blocks()).process(stream)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -82,6 +86,18 @@ def read(text: str) -> tuple[tuple[ast.Statement, ...], list[Problem]]:
     """The statements that can be read, and what is wrong with the others; nothing is checked."""
     reading = _read(text)
     return reading.statements, reading.problems
+
+
+def reads(line: str) -> bool:
+    """Whether a line can be read; no mistake in it is looked into, so whoever explains mistakes may ask."""
+    scanned = scan(line)
+    if scanned.problems or scanned.size > LARGEST:
+        return False
+    try:
+        statements(scanned.text, scanned)
+    except (LarkError, TreeError, RecursionError, AssertionError):
+        return False
+    return True
 
 
 def _read(text: str) -> Reading:
@@ -133,4 +149,4 @@ def _check_depth(tree: Any) -> None:
             raise TreeError(f"this is nested more than {DEEPEST} deep", "name its parts: let part = …", level[0].meta)
 
 
-__all__ = ["Reading", "grammar", "parse", "read", "statements"]
+__all__ = ["Reading", "grammar", "parse", "read", "reads", "statements"]

@@ -11,7 +11,9 @@ from ..positions import select as s
 from ..sites import LAYER_SITES, MODEL_SITES, SITES
 from . import ast
 from .checker import Checker, listed
+from .misnamed import instead, misnamed, unit
 from .names import BASELINE, EDITS, IMPLICIT
+from .othernames import OTHER_WORDS
 from .tree import ALIASES
 from .verbs import VERBS
 
@@ -21,13 +23,6 @@ STREAMS = tuple(name for name in SITES if SITES[name].axes[-1] == "d_model")
 ATTENTION = (None, "pattern", "scores")
 EDIT_VERBS = tuple(kind.verb for kind in EDITS)
 BARE_LAYER = ("cut", "show", "group")  # verbs for which a layer alone is its attention
-OTHER_WORDS = {"attention": "attn_out", "residual": "resid_post", "hidden": "resid_post", "stream": "resid_post",
-               "query": "q",
-               "queries": "q", "key": "k", "keys": "k", "value": "v", "values": "v", "attn_scores": "scores",
-               "probs": "pattern", "weights": "pattern", "attn_pattern": "pattern", "output": "resid_post",
-               "input": "resid_pre",
-               "norm1": "ln1", "norm2": "ln2", "mlp_in": "ln2", "out": "resid_post", "act": "mlp_post",
-               "resid_in": "resid_pre"}
 ROLES = ("amount", "source", "let", "metric", "claim")  # a site as a value, not as the place of a verb
 
 
@@ -72,6 +67,8 @@ def site(c: Checker, found: ast.Site, verb: str) -> None:
     if found.run in MODEL_SITES:
         c.say("value", f"{found.run} belongs to the whole model, not to a layer", f"write {found.run}", found)
         return
+    if misnamed(c, found, _address(c, found)):
+        return
     if found.run is not None and verb in EDIT_VERBS:
         c.say("value", "a run edits its own activations, not those of another", f"leave out {found.run}. and write the line "
               f"below run on {found.run}:", found)
@@ -114,6 +111,9 @@ def _unknown_part(c: Checker, found: ast.Site, verb: str) -> None:
         return
     known = HEADS if found.head is not None else NEURONS if found.neuron is not None else (
         (*LAYER_SITES, *ALIASES) if found.layer is not None else (*SITES, *ALIASES))
+    if number := unit(found, _address(c, found)):
+        _say_part(c, "name", f'no part "{comp}" of a layer', f"write {number}", found)
+        return
     plain = comp.lower().removeprefix("hook_")
     meant = plain if plain in known else OTHER_WORDS.get(plain) or nearest(comp[:40].lower(), known)
     if meant in known:
@@ -201,8 +201,8 @@ def _ref(c: Checker, found: ast.Ref, verb: str) -> None:
               name)
     else:
         known = [*names.groups, *MODEL_SITES, *(names.runs if verb == "show" else ())]
-        c.say("name", f'no place "{name}"', c.meant(name, known, "a place is L5.resid, L9H6 or a group: "
-                                                         "group movers = L9H9, L9H6"), found, name)
+        hint = instead(name) or c.meant(name, known, "a place is L5.resid, L9H6 or a group: group movers = L9H9, L9H6")
+        c.say("name", f'no place "{name}"', hint, found, name)
 
 
 def _own(name: str, what: str) -> str:

@@ -29,7 +29,7 @@ FORMS: dict[str, str] = {
     "prompt": "prompt [{name} = ]{value}",
     "mark": "mark {name} = {pos}[ in {prompt}]",
     "answer": "answer {value}[ vs {against}]",
-    "sae": "sae {name} = {source} at {site}",
+    "sae": "sae {name} = {source} at {site}[ to {to}]",
     "let": "let {name} = {value}",
     "group": "group {name} = {target}",
     "sweep": "sweep {name} in {values}",

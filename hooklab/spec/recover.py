@@ -102,6 +102,7 @@ class _Reader:
         """Lines of one block stand below each other."""
         seen = {body[0].indent}
         nested = False
+        tabs = " (a tab counts 8)" if any("\t" in line.text for line in body) else ""
         for line in body:
             if line.indent in seen:
                 nested = _heads(line)
@@ -110,7 +111,7 @@ class _Reader:
                 deeper = line.indent > min(seen)
                 self.report(line, "this line is indented deeper than the one above" if deeper else
                             "the indent of this line matches no line above",
-                            "all lines of a block have the same indent" + (" (a tab counts 8)" if "\t" in line.text else ""))
+                            f"all lines of a block have the same indent{tabs}")
 
     def add(self, statement: ast.Statement | None) -> None:
         if statement is not None:

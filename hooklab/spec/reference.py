@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from ..errors import nearest
 from ..problems import Problem, SpecError
 from ..sites import SITES
-from .manual import IDEA, SECTIONS, Section
+from .manual import IDEA, SECTIONS
+from .section import Section
 from .verbs import SYNONYMS, VERBS, VIEWS, Option, Verb
 
 WIDTH = 100
@@ -59,7 +60,8 @@ def _section_help(word: str) -> Iterator[str]:
         section = SECTIONS[word]
         table = "\n" + _columns([(name, site.meaning) for name, site in SITES.items()]) if word == "sites" else ""
         yield "\n\n".join([section.title, *map(_wrap, section.text), _columns(section.rows) + table,
-                           *(textwrap.indent(example, "    ") for example in section.examples)])
+                           *(textwrap.indent(example, "    ") for example in section.examples),
+                           *(textwrap.indent(text, "    ") for pair in section.given for text in pair)])
 
 
 def _option_help(word: str) -> Iterator[str]:
@@ -139,7 +141,10 @@ def _section_markdown(section: Section) -> str:
         parts += ["Sites, in the order of the forward pass:",
                   _table(("site", "axes", "meaning"), [(_code(name), " ".join(site.axes), site.meaning)
                                                        for name, site in SITES.items()])]
-    return "\n\n".join([*parts, *(f"```\n{example}\n```" for example in section.examples)])
+    parts += [f"```\n{example}\n```" for example in section.examples]
+    parts += [f"With these names in the notebook:\n\n~~~python\n{python}\n~~~\n\n```\n{spec}\n```"
+              for python, spec in section.given]
+    return "\n\n".join(parts)
 
 
 def _code(text: str) -> str:

@@ -12,6 +12,7 @@ import unicodedata
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from ..braces import closing
 from ..problems import Problem
@@ -29,6 +30,7 @@ _OUTSIDE = re.compile(rf"""[^"'#{{\n]+|\n|{QUOTED}|["'#][^\n]*|\{{""")
 # writing direction, a carriage return that ends no line.
 _STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xa0\xad\u1680\u180e\u2000-\u200f"
                       "\u2028-\u202f\u205f-\u206f\u3000\ufeff]|\r")
+MARGIN = "\x02"  # stands for an indent that every line has; the grammar passes over it
 BYTE_ORDER = "\ufeff"  # what some editors write at the start of a file
 STARTS_LINE = re.compile(rf"[ \t]*(?:{'|'.join(VERBS)})(?![\w.(])(?![ \t]*[=,)\]+*/&|-])")
 
@@ -78,6 +80,38 @@ def scan(text: str) -> Scanned:
     return _Scanner(text).whole()
 
 
+def _flush(text: str) -> str:
+    """A scanned text whose lines all have an indent, with it filled; a block's own indent comes first then.
+
+    Every character stays in its column but those of the indent itself. Blank lines, comments and what stands inside of
+    holes count for nothing.
+
+    >>> _flush("  run a on b:\\n    zero L1H0").replace(MARGIN, ".")
+    '..run a on b:\\n  ..zero L1H0'
+    """
+    lines = text.split("\n")
+    inside = [False, *(bool(depth) for depth in accumulate(_open(line) for line in lines[:-1]))]
+    told = [line[:len(line) - len(line.lstrip(" \t"))] for line, within in zip(lines, inside, strict=True)
+            if line.strip() and not within]
+    least, most = (min(told), max(told)) if told else ("", "")  # what these two begin with, all others do
+    margin = least[:next((i for i, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), len(least))]
+    if not margin:
+        return text
+    return "\n".join(line if within or not line.startswith(margin) or not line.strip() else
+                     _moved(line, len(margin)) for line, within in zip(lines, inside, strict=True))
+
+
+def _open(line: str) -> int:
+    """Holes that a line of scanned text opens, less those that it closes: their insides are filled."""
+    bare = re.sub(QUOTED, "", line)
+    return bare.count("{") - bare.count("}")
+
+
+def _moved(line: str, margin: int) -> str:
+    rest = line.lstrip(" \t")
+    return line[margin:len(line) - len(rest)] + MARGIN * margin + rest
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text, self.lines = text, Lines(text)
@@ -98,7 +132,7 @@ class _Scanner:
             else:
                 self.parts.append(self.outside(piece, at))
             at += len(piece)
-        self.found.text = "".join(self.parts)
+        self.found.text = _flush("".join(self.parts))
         return self.found
 
     def outside(self, piece: str, at: int) -> str:

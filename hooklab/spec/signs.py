@@ -44,6 +44,10 @@ def bracket(m: Misreading) -> Problem | None:
         return m.problem(f"this {m.rest[0]} closes nothing", "leave it out")
     if m.before[m.first:].strip() == m.word and "PLACES" in m.verb.form:
         pair = re.match(r"[(\[]([^()]*)[)\]]", m.rest)
+        head = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", pair[1]) if pair else None
+        if pair and head:
+            return m.problem("a head is named by letters", m.remedy(m.at, m.at + pair.end(), f"L{head[1]}H{head[2]}"),
+                             width=pair.end())
         return m.problem("places stand without brackets", f"write {m.replaced(m.at, m.at + pair.end(), pair[1])}" if pair
                          else m.form())
     return None
@@ -72,6 +76,8 @@ def foreign_sign(m: Misreading) -> Problem | None:
         sign, start = m.before[-1:] + m.rest[:1], m.at - 1
     else:
         start = m.at
+    if sign == ":=" and m.prepositions:
+        return None  # `set X := 3`: the verb has a word for it
     if sign is not None:
         return m.problem(f'"{sign}" is no sign of this language', f"write {OTHERWISE[sign]}", start, len(sign))
     if m.word == "expect" and m.rest[:1] == "=":
@@ -83,11 +89,11 @@ def foreign_sign(m: Misreading) -> Problem | None:
 
 def equals(m: Misreading) -> Problem | None:
     """`let x 3`: the sign between a name and what it stands for."""
-    head = re.match(r"(?:let|group|sae|mark)\s+[^\W\d]\w*", m.body[m.first:])
+    head = re.match(r"(?:let|group|sae|mark)\s+[^\W\d]\w*(\s*:)?", m.body[m.first:])
     if head is None or m.accepts != {"EQUAL"}:
         return None
-    at = m.first + head.end()
-    return m.problem("a name and what it stands for have = between them", f"write {m.replaced(at, at, ' =')}", at)
+    at, end = m.first + head.end() - len(head[1] or ""), m.first + head.end()
+    return m.problem("a name and what it stands for have = between them", f"write {m.replaced(at, end, ' =')}", at)
 
 
 def python_call(m: Misreading) -> Problem | None:

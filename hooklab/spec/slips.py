@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-from ..errors import HooklabError, nearest
+from ..errors import nearest
 from ..positions.select import RESERVED
 from ..problems import Problem
-from . import signs
+from ..sites import LAYER_SITES
+from . import foreign, mixups, signs
 from .misreading import MARKS, PREPOSITIONS, Misreading, short
 from .scan import QUOTED
+from .tree_places import ALIASES
 
 STRAY = ("using", "into", "of", "for", "and", "against", "onto", "until", "via", "than", "is", "be", *PREPOSITIONS)
 _QUOTED = re.compile(QUOTED)
@@ -41,7 +43,7 @@ def unquoted(m: Misreading) -> Problem | None:
 
 def _preposition(m: Misreading) -> Problem | None:
     """`steer X with v`, `steer X += v`: another small word than the verb has."""
-    start, word = _word_at_fault(m)
+    start, word = m.word_at_fault()
     sign = re.match(r"[-+*/:]?=(?!=)", m.rest)
     if m.verb is None or (word not in STRAY and not (sign and m.word != "expect")):
         return None
@@ -54,14 +56,15 @@ def _preposition(m: Misreading) -> Problem | None:
     if sign and wanted:
         return m.problem(f"{m.word} goes with `{wanted[0]}`, not with {sign[0]}",
                          f"write {m.replaced(m.at, m.at + len(sign[0]), wanted[0])}", width=len(sign[0]))
-    if word in ("at", "on") and "at" not in own and (place := re.match(r"\w+\s+", m.body[start:])):
+    to_run = wanted and "RUN" in m.verb.form and not re.match(rf"\w+\s+(?:{'|'.join(RESERVED)}|[-\d\"'])", m.body[start:])
+    if word in ("at", "on") and "at" not in own and not to_run and (place := re.match(r"\w+\s+", m.body[start:])):
         return m.problem("positions are written with @", f"write {m.replaced(start, start + place.end(), '@')}", start, 2)
     if word in own and word not in wanted:
         return m.problem(f'"{word}" is here twice', m.form(), start, len(word))
     if not wanted or sign:
         return None
-    line = m.replaced(start, start + len(word), wanted[0])
-    return m.problem(f"{m.word} goes with `{'` or `'.join(wanted)}`, not with `{word}`", f"write {line}", start, len(word))
+    hint = m.remedy(start, start + len(word), wanted[0]) or m.form()
+    return m.problem(f"{m.word} goes with `{'` or `'.join(wanted)}`, not with `{word}`", hint, start, len(word))
 
 
 def _no_place(m: Misreading) -> Problem | None:
@@ -71,16 +74,6 @@ def _no_place(m: Misreading) -> Problem | None:
         return None
     start = m.first + len(m.word)
     return m.problem(f"{m.word} needs a place", m.form(), start + 1, match.end() - len(m.word) - 1)
-
-
-def _word_at_fault(m: Misreading) -> tuple[int, str]:
-    """The word at the error; or that before it, where lark took it for the name of an option."""
-    last = re.search(r"([^\W\d]\w*)\s*$", m.before)
-    if m.accepts == {"EQUAL"} and last is not None:
-        site = re.match(r"(?:[LHNF]\d+)+(?=[^\W\d])", last[1])  # `L5resid` is a site and a word
-        return last.start() + (site.end() if site else 0), last[1][site.end() if site else 0:]
-    match = re.match(r"[^\W\d]\w*", m.body[m.at:])
-    return m.at, match[0] if match else ""
 
 
 def _dotted_head(m: Misreading) -> Problem | None:
@@ -94,7 +87,7 @@ def _dotted_head(m: Misreading) -> Problem | None:
 
 def _no_dot(m: Misreading) -> Problem | None:
     """`L5resid`, `L9 H6`, `blocks.5.hook_resid_post`."""
-    start, word = _word_at_fault(m)
+    start, word = m.word_at_fault()
     read = m.body[:start]
     site = re.search(r"[LHNF](?:[\d*:-]+|\[[^\]]*\])(?:[HN](?:[\d*:-]+|\[[^\]]*\]))?(\s*)$", read)
     if site is None or not word or word in PREPOSITIONS or word in ("except", "each"):
@@ -104,8 +97,9 @@ def _no_dot(m: Misreading) -> Problem | None:
         return m.problem("one head or one neuron, not two", f"for several write {site[0].rstrip()[:2]}{extra[1]}[1,2]",
                          start,
                          len(word))
-    if not site[1]:
-        return m.problem("a dot stands between a layer and its part", f"write {site[0]}.{short(word)}", start, len(word))
+    if not site[1] or (word in LAYER_SITES and not extra) or word in ALIASES:
+        return m.problem("a dot stands between a layer and its part", f"write {site[0].rstrip()}.{short(word)}", start,
+                         len(word))
     if SITE.match(word + m.body[start + len(word):][:1]):
         glue = word[0] in "HN" and "H" not in site[0] and "N" not in site[0]
         whole = re.match(r"[\w*:\[\],.-]+", m.body[start:])
@@ -116,19 +110,6 @@ def _no_dot(m: Misreading) -> Problem | None:
     return None
 
 
-def _hook_point(m: Misreading) -> Problem | None:
-    match = re.search(r"blocks\.(\d+)\.([\w.]+)", m.body)
-    if match is None or not match.start() <= m.at <= match.end():
-        return None
-    from ..address import parse
-
-    try:
-        address = parse(match[0])
-    except HooklabError:
-        return None
-    return m.problem("sites have short names here", f"write L{match[1]}.{address.site}", match.start(), len(match[0]))
-
-
 # What is missing ---------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +118,7 @@ def _colon(m: Misreading) -> Problem | None:
         return None
     if not re.search(r"\bon\b", m.body):
         names = re.findall(r"[^\W\d]\w*", m.body[m.first + len("run"):].split(":")[0])
+        names = [name for name in names if name not in STRAY]
         shown = " ".join(["run", *names[:-1][:1], "on", *names[-1:]])
         return m.problem("a run says on which prompt", f"write {short(shown) if names else 'run on main'}:",
                          width=len(m.found))
@@ -214,7 +196,7 @@ def _expected(m: Misreading) -> str:
 
 def _superfluous(m: Misreading) -> Problem | None:
     """A word where the line could have ended."""
-    start, word = _word_at_fault(m)
+    start, word = m.word_at_fault()
     if m.verb is None or not ("_NL" in m.accepts or m.accepts == {"EQUAL"}) or not (m.found or word):
         return None
     hint = f"leave it out; {m.form()}"
@@ -226,7 +208,8 @@ def _superfluous(m: Misreading) -> Problem | None:
         close = nearest(word[:40], m.verb.option_names)
         names = ", ".join(f"{name}=" for name in m.verb.option_names)
         value = re.match(r"\s+([\w.]+)\s*$", m.body[start + len(word):])
-        hint = f"did you mean {close}={value[1] if value else '…'}?" if close else f"what may follow is {names}; {m.form()}"
+        meant = close and (value or word[:3] == close[:3])
+        hint = f"did you mean {close}={value[1] if value else '…'}?" if meant else f"what may follow is {names}; {m.form()}"
     end = ": expected end of line" if m.accepts <= {"_NL"} or m.accepts == {"EQUAL"} else ""
     shown = f'"{short(word)}"' if word else m.shown
     return m.problem(f"{shown} does not belong here{end}", hint, start, len(word or m.found))
@@ -238,7 +221,8 @@ def _otherwise(m: Misreading) -> Problem:
         return m.problem("this line is not finished", m.form() or "such as: zero L9H9")
     hint = m.form() or "such as: zero L9H9"
     if expected.strip("`") in PREPOSITIONS:
-        hint = f"write {m.replaced(m.at, m.at, expected.strip('`') + ' ')}"
+        word = expected.strip("`") + " "
+        hint = m.remedy(m.at, m.at, word) or m.remedy(m.at, m.at + 1, word.strip()) or hint
     elif expected == MARKS["STRING"] and re.match(r"\w", m.found):
         said = m.rest.split()[0]
         hint = f'write {m.replaced(m.at, m.at + len(said), f"{chr(34)}{said}{chr(34)}")}'
@@ -246,7 +230,7 @@ def _otherwise(m: Misreading) -> Problem:
     return m.problem(f"{m.shown} does not belong here{wanted}", hint, width=len(m.found))
 
 
-IN_LINE = (unquoted, signs.ranged, signs.not_whole, _dotted_head, _hook_point, signs.foreign_sign, _colon, signs.equals,
-           _no_lines, _no_place, _no_dot, _preposition, _text_as_amount, signs.list_as_amount, _number, _option_value,
-           signs.python_values, signs.python_call, signs.bracket, signs.comma, signs.second_position, _end, _superfluous,
-           _otherwise)
+IN_LINE = (*foreign.RULES, *mixups.RULES, unquoted, signs.ranged, signs.not_whole, _dotted_head, signs.foreign_sign, _colon,
+           signs.equals, _no_lines, _no_place, _no_dot, _preposition, _text_as_amount, signs.list_as_amount, _number,
+           _option_value, signs.python_values, signs.python_call, signs.bracket, signs.comma, signs.second_position, _end,
+           _superfluous, _otherwise)

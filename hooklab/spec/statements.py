@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from .values import (
     runs_of,
     value,
 )
-from .verbs import ABLATIONS, ATTRIBUTIONS, GENERATORS, METRICS, SCORES, VERBS, VIEWS
+from .verbs import ABLATIONS, ATTRIBUTIONS, GENERATORS, METRICS, SCORES, VERBS, VIEW_SYNONYMS, VIEWS
 
 LONGEST_SWEEP = 100_000
 
@@ -98,7 +99,18 @@ def _mark(c: Checker, s: ast.Mark) -> None:
 
 
 def _sae(c: Checker, s: ast.Sae) -> None:
-    site = s.site
+    for site in (s.site, s.to):
+        if site is not None:
+            _sae_end(c, site)
+
+
+def _sae_end(c: Checker, site: Any) -> None:
+    """The site that a dictionary reads, or the one that it writes to."""
+    if isinstance(site, ast.PySite):
+        if site.at is not None:
+            c.say("value", "a dictionary is attached to a whole site, at every position", f"write at {{{site.source}}}",
+                  site)
+        return
     if not isinstance(site, ast.Site):
         c.say("value", "a dictionary is attached to a site", f"write {VERBS['sae'].example}", site)
         return
@@ -271,7 +283,9 @@ def _generate(c: Checker, s: ast.Generate) -> None:
 
 def _show(c: Checker, s: ast.Show) -> None:
     if s.view not in VIEWS:
-        c.say("name", f'there is no view "{s.view}"', c.meant(s.view, VIEWS, f"there are {listed(VIEWS)}"), s, s.view)
+        other = f"attention {s.view}" if re.match(r"L\d", s.view) else VIEW_SYNONYMS.get(s.view)
+        hint = f"write show {other}" if other else c.meant(s.view, VIEWS, f"there are {listed(VIEWS)}")
+        c.say("name", f'there is no view "{s.view}"', hint, s, s.view)
     if s.count is not None and s.count < 1:
         c.say("value", "show draws at least 1", "write show top 10", s, str(s.count))
     for where in s.sites:

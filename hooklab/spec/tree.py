@@ -124,10 +124,12 @@ class ToSpec(Places):
         return ast.Answer(*children, span=span(meta))
 
     def sae(self, meta: Any, children: list[Any]) -> ast.Sae:
-        site = where_of(children[2])
-        if not isinstance(site, ast.Site):
-            raise TreeError("a dictionary of features is attached to a site", "write at L8.resid_pre", children[2].meta)
-        return ast.Sae(str(children[0]), children[1], site, span=span(meta))
+        name, source, *ends, opts = children
+        sites = [None if end is None else where_of(end) for end in ends]
+        for site, end in zip(sites, ends, strict=True):
+            if isinstance(site, (ast.Ref, ast.Feature)):
+                raise TreeError("a dictionary of features is attached to a site", "write at L8.resid_pre", end.meta)
+        return ast.Sae(str(name), source, sites[0], sites[1], opts, span=span(meta))  # type: ignore[arg-type]
 
     def let(self, meta: Any, children: list[Any]) -> ast.Let:
         return ast.Let(str(children[0]), self.value(children[1]), span=span(meta))

@@ -14,6 +14,7 @@ from ..positions import parse as written
 from ..positions import select as s
 from ..sites import SITES
 from . import ast
+from .othernames import translated
 from .verbs import METRICS
 
 ALIASES = {"resid": "resid_post", "attn": "attn_out", "mlp": "mlp_out", "neurons": "mlp_post"}
@@ -87,7 +88,8 @@ class Path:
             return ast.Attr(*self.words, span=self.span)
         place = self.as_place()
         if isinstance(place, ast.Ref):
-            raise TreeError(f"{place.group} is no site, so it has no value at positions", "write L5.resid_post @last",
+            raise TreeError(f"{place.group} is no site, so it has no value at positions",
+                            f"name a site, as in {place.group}.L5.resid_post @last, where {place.group} is a run",
                             self.meta)
         return place
 
@@ -113,8 +115,9 @@ class Path:
         if isinstance(part, Token):
             if fields["comp"] is not None:
                 at = fields.get("layer")
+                meant = translated([fields["comp"], str(part)]) or part
                 raise TreeError(f"a site has one part, and {fields['comp']} is one already",
-                                f"one part after the layer: write L{at if isinstance(at, int | str) else 5}.{part}", part)
+                                f"one part after the layer: write L{at if isinstance(at, int | str) else 5}.{meant}", part)
             fields["comp"] = ALIASES.get(str(part), str(part))
             return
         kind, index, meta = part

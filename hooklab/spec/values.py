@@ -10,19 +10,21 @@ from . import ast, places
 from .checker import Checker, listed
 from .names import SIGMA
 from .tree import ALIASES
-from .verbs import FUNCTIONS, GENERATORS, METRICS
+from .verbs import CLAIM_FUNCTIONS, FUNCTIONS, GENERATORS, METRICS
 
 # number of arguments: fewest, most
-ARITY = {"mean": (1, 1), "norm": (1, 1), "unit": (1, 1), "cos": (2, 2), "dot": (2, 2), "max": (1, 99), "sum": (1, 99),
-         "abs": (1, 1), "proj": (2, 2), "std": (1, 1), "first": (1, 1), "repeat_random": (1, 1), "random": (1, 1)}
-METRIC_ARITY = {"logit": (0, 1), "logit_diff": (0, 2), "prob": (0, 1), "logprob": (0, 1), "kl": (1, 1), "loss": (0, 0),
-                "rank": (0, 1), "entropy": (0, 0), "top": (0, 0)}
+ARITY = {"mean": (1, 1), "norm": (1, 1), "unit": (1, 1), "cos": (2, 2), "dot": (2, 2), "max": (1, 1), "min": (1, 1),
+         "sum": (1, 1), "abs": (1, 1), "proj": (2, 2), "std": (1, 1), "first": (1, 1), "repeat_random": (1, 1),
+         "random": (1, 1)}
+CLAIM_ARITY = {**ARITY, "max": (1, 99), "min": (1, 99), "sum": (1, 99)}
+METRIC_ARITY = {"logit": (0, 1), "logit_diff": (0, 2), "logit_centred": (0, 1), "prob": (0, 1), "logprob": (0, 1),
+                "kl": (1, 1), "loss": (0, 0), "rank": (0, 1), "entropy": (0, 0), "top": (0, 0)}
 METRIC_EXAMPLES = {"logit": 'logit(" Mary")', "logit_diff": 'logit_diff(" Mary", " John")', "prob": 'prob(" Mary")',
-                   "logprob": 'logprob(" Mary")', "kl": "kl(baseline)", "rank": 'rank(" Mary")'}
-ASK_ANSWER = ("logit", "logit_diff", "prob", "logprob", "rank")
+                   "logprob": 'logprob(" Mary")', "kl": "kl(baseline)", "rank": 'rank(" Mary")',
+                   "logit_centred": 'logit_centred(" Mary")'}
+ASK_ANSWER = ("logit", "logit_diff", "logit_centred", "prob", "logprob", "rank")
 GENERATOR_OPTIONS = ("batch", "seed")
 AMOUNT, SOURCE, LET, METRIC, CLAIM = "amount", "source", "let", "metric", "claim"
-CLAIM_FUNCTIONS = ("max", "mean", "sum", "abs", "std")
 
 
 def value(c: Checker, node: Any, role: str) -> None:
@@ -38,6 +40,9 @@ def value(c: Checker, node: Any, role: str) -> None:
         _call(c, node, role)
     elif isinstance(node, ast.Attr):
         _attr(c, node, role)
+    elif isinstance(node, ast.Site | ast.Feature) and role == METRIC:
+        c.say("value", "this is a place, and a metric is a number",
+              f"there are {listed(METRICS)}; a place is kept by save", node)
     elif isinstance(node, ast.Site):
         places.site(c, node, role)
     elif isinstance(node, ast.Feature):
@@ -92,7 +97,7 @@ def _amount_name(c: Checker, node: ast.Name) -> None:
         c.say("value", f'"{node.id}" is {what or "a run"}, not a value', f"name a place in it: {node.id}.L6.resid @last",
               node)
         return
-    names = [*c.names.lets, *c.names.sweeps]
+    names = [name for name in (*c.names.lets, *c.names.sweeps) if name != getattr(c.statement, "name", None)]
     close = c.meant(node.id, names, " ")
     c.say("name", f'"{node.id}" is no value', f"Python goes between braces: {{{node.id}}}"
           + (f"; {close}" if close.strip() else ""), node, node.id)
@@ -156,17 +161,34 @@ def _call(c: Checker, node: ast.Call, role: str) -> None:
             "Python goes between braces: {vec}"
         c.say("value", f"{node.name} is a metric, and this is no metric line", hint, node)
         return
-    allowed = CLAIM_FUNCTIONS if role == CLAIM else FUNCTIONS
-    if node.name not in allowed:
-        known = (*METRICS, *FUNCTIONS) if role == METRIC else allowed
-        c.say("name" if node.name not in GENERATORS else "value", f'there is no function "{node.name}" here',
-              c.meant(node.name, known, f"there are {listed(known, 30)}; Python goes between braces: {{{node.name}(…)}}"),
-              node)
+    if role == METRIC and node.name in FUNCTIONS:
+        c.say("value", f"{node.name} is a function of values and claims, and a metric is arithmetic of metrics",
+              f"write {_of_claim(c, node.name)}" if node.name in CLAIM_FUNCTIONS else f"there are {listed(METRICS)}", node)
         return
-    count(c, node, *ARITY[node.name], "")
+    allowed = CLAIM_FUNCTIONS if role == CLAIM else METRICS if role == METRIC else FUNCTIONS
+    if node.name not in allowed:
+        kind = "name" if node.name not in GENERATORS else "value"
+        c.say(kind, f'there is no function "{node.name}" here', _functions(c, node.name, allowed, role), node)
+        return
+    arity = CLAIM_ARITY if role == CLAIM else ARITY
+    example = _of_claim(c, node.name) if role == CLAIM else "{a} + {b}" if node.name == "sum" else ""
+    count(c, node, *arity[node.name], example)
     _no_named(c, node)
     for arg in node.args:
         value(c, arg, _inner(role))
+
+
+def _functions(c: Checker, name: str, allowed: tuple[str, ...], role: str) -> str:
+    """What there is instead of a function that does not exist."""
+    if role == CLAIM:
+        return f"over the points of a sweep there are {listed(allowed)}"
+    return c.meant(name, allowed, f"there are {listed(allowed, 30)}; Python goes between braces: {{{name}(…)}}")
+
+
+def _of_claim(c: Checker, name: str) -> str:
+    """How a function stands in a claim: with a run and a metric of the spec."""
+    run = next((run for run in c.names.runs if run not in c.names.prompts), "hooked")
+    return f"expect {name}({run}.{next(iter(c.names.metrics), 'logit_diff')}) < 2"
 
 
 def count(c: Checker, node: ast.Call, fewest: int, most: int, example: str) -> bool:

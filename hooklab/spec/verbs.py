@@ -56,6 +56,7 @@ STEPS = Option("steps", VALUE, "under `generate`: at which steps the edit acts; 
 SEED = Option("seed", WHOLE, "seed of this line's random numbers; by default they derive from `seed` and the line")
 WINDOW = Option("window", WHOLE, "act on this many layers around the one named, in a sweep over layers")
 HOLDS = ("norms", "patterns", "all")
+LENS_NORMS = ("own", "frozen", "none")
 TOP = Option("top", WHOLE, "how many to show")
 
 _ROWS = (
@@ -75,8 +76,12 @@ _ROWS = (
     Verb("answer", "declare", "answer TEXT [vs TEXT]",
          "Says which next token is right, and which wrong; metrics such as logit_diff compare them.",
          'answer " Mary" vs " John"'),
-    Verb("sae", "declare", "sae NAME = {python} | \"FILE\" at SITE",
-         "Attaches a dictionary of features to a site; `NAME.F12` is then a place.", "sae enc = {my_sae} at L8.resid_pre"),
+    Verb("sae", "declare", "sae NAME = {python} | \"FILE\" at SITE [to SITE]",
+         "Attaches a dictionary of features to a site; `NAME.F12` is then a place. A transcoder reads one site and writes "
+         "to another. Saved features are those of the site as it then stands: one that was set to 0 may come back, weakly, "
+         "from what the dictionary does not explain.", "sae enc = {my_sae} at L8.resid_pre",
+         (Option("error", WORD, "what it does not explain: keep it, or drop it in every run but a prompt's own, which then "
+                                "goes on with the reconstruction", ("keep", "drop")),)),
     Verb("let", "declare", "let NAME = VALUE", "Names a value.", "let love = mean(pos.L6.resid @last)"),
     Verb("group", "declare", "group NAME = PLACES", "Names places.", "group movers = L9H9, L9H6, L10H0"),
     Verb("sweep", "declare", "sweep NAME in [VALUES] | START:STOP | {python}",
@@ -89,7 +94,8 @@ _ROWS = (
          "Checks a claim about the results; a spec whose claims fail is an error with both numbers.",
          "expect hooked.logit_diff < baseline.logit_diff"),
     Verb("save", "read", "save PLACES [as NAME]", "Keeps activations, as they are after the run's edits.",
-         "save L*.resid_post @last as stream"),
+         "save L*.resid_post @last as stream",
+         (Option("steps", VALUE, "under `generate`: which steps to keep; 0 is the prompt", ("prompt", "new", "all")),)),
     Verb("zero", "edit", "zero PLACES", "Sets to zero.", "zero L9H9, L9H6", (WINDOW, STEPS)),
     Verb("ablate", "edit", "ablate PLACES [with zero | mean | resample] [over PROMPT]",
          "Replaces by zero, by the mean over a prompt's examples, or by the value of an example drawn from it.",
@@ -133,8 +139,12 @@ _ROWS = (
           Option("seed", WHOLE, "seed of the draw of the cells that are checked"))),
     Verb("score", "read", "score HEADS with induction | previous | duplicate | current | first | {python}",
          "Rates attention heads by where they look.", "score each L*H* with induction"),
-    Verb("lens", "read", "lens [PLACES]", "Reads the stream through the final norm and the unembedding.",
-         "lens L*.resid_post @each top=3", (TOP,)),
+    Verb("lens", "read", "lens [PLACES]",
+         "Reads the stream, what is written to it, or heads, through the final norm and the unembedding.",
+         "lens L*.resid_post @each top=3",
+         (TOP, Option("norm", WORD, "the final norm: each vector's own, with the last stream's divisor (frozen), or none",
+                      LENS_NORMS),
+          Option("tuned", VALUE, "a tuned lens in braces: translators before the norm"))),
     Verb("generate", "write on", "generate TOKENS", "Writes on, token by token, with the run's edits in force.",
          "generate 20 temperature=0",
          (Option("temperature", NUMBER, "0 takes the likeliest token; above 0 draws"),
@@ -150,8 +160,12 @@ _ROWS = (
 
 VERBS: dict[str, Verb] = {row.name: row for row in _ROWS}
 VIEWS = ("attention", "heads", "resid", "lens", "tokens", "top", "grid", "diff", "graph", "features", "table", "text")
-METRICS = ("logit", "logit_diff", "prob", "logprob", "kl", "loss", "rank", "entropy", "top")
-FUNCTIONS = ("mean", "norm", "unit", "cos", "dot", "max", "sum", "abs", "proj", "std", "first")
+VIEW_SYNONYMS = {"heatmap": "grid", "map": "grid", "plot": "grid", "chart": "grid", "matrix": "grid", "pattern": "attention",
+                 "patterns": "attention", "attn": "attention", "logits": "top", "predictions": "top", "logit_lens": "lens",
+                 "residual": "resid", "stream": "resid", "circuit": "graph"}
+METRICS = ("logit", "logit_diff", "logit_centred", "prob", "logprob", "kl", "loss", "rank", "entropy", "top")
+FUNCTIONS = ("mean", "norm", "unit", "cos", "dot", "max", "min", "sum", "abs", "proj", "std", "first")
+CLAIM_FUNCTIONS = ("max", "min", "mean", "sum", "abs", "std")
 GENERATORS = ("repeat_random", "random")
 ABLATIONS = ("zero", "mean", "resample")
 ATTRIBUTIONS = ("grad", "ig", "patch", "dla")

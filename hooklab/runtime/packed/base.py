@@ -61,6 +61,8 @@ class Recorder:
         return {layout.port(*place).location: self._note(place) for place in needed}
 
     def _note(self, place: tuple[str, int]) -> Callable[[Tensor, int], None]:
+        """Notes the value of one site."""
+
         def note(value: Tensor, step: int) -> None:
             self.sites[place] = value.clone()
 
@@ -79,6 +81,8 @@ class Recorder:
                 handle.remove()
 
     def _shape(self, name: str) -> Callable[..., None]:
+        """Notes how many things a module returns; 0 for a tensor by itself."""
+
         def note(module: nn.Module, args: Any, output: Any) -> None:
             self.tuples[name] = len(output) if isinstance(output, tuple) else 0
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...compiler.packing import END, STAGE, START, Entry, Packing
-from ...compiler.plan import Reach, RunPlan, Same
+from ...compiler.packing.entries import END, STAGE, START, Entry, Packing
+from ...compiler.plan.reaches import Reach
+from ...compiler.plan.runs import RunPlan
+from ...compiler.plan.values import Same
 from ..apply import Task
 from ..passes import BUDGET, tasks_of, tokens_at_once
 from ..store import Block, Store

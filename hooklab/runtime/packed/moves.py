@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compiler.plan import Same
+from ...compiler.plan.values import Same
 from ...sites import SITES
 from ..apply import Task, Where
 from ..store import Store

@@ -82,9 +82,11 @@ def probe(model: Model, length: int, returns_tuple: bool) -> Arguments:
 
 
 def _calls(model: Model, length: int, returns_tuple: bool) -> list[Call]:
+    """What the model calls each of its blocks with, at a length."""
     seen: list[Call] = []
 
     def stub(*args: Any, **kwargs: Any) -> Any:
+        """Stands for a block: notes what it is called with, less the stream, and lets the stream through."""
         hidden = args[0] if args else kwargs["hidden_states"]
         seen.append(((None, *args[1:]), dict(kwargs)) if args else ((), {k: v for k, v in kwargs.items()
                                                                         if k != "hidden_states"}))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compiler.packing import Entry
+from ...compiler.packing.entries import Entry
 from ..store import Block
 from .base import Base
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.activations import NewGELUActivation
 
-from ...compiler.packing import END, MIDDLE, START, Entry
+from ...compiler.packing.entries import END, MIDDLE, START, Entry
 from ..store import Block, SomeLogits, Store
 from ..trace import run as run_model
 from .attend import Attention
@@ -23,7 +23,7 @@ from .probe import Arguments, instead, probe
 from .strands import Last, Range, Strands, Whole
 
 if TYPE_CHECKING:
-    from ...compiler.plan import RunPlan
+    from ...compiler.plan.runs import RunPlan
     from ...model.model import Model
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}
@@ -166,6 +166,7 @@ class Walk:
         taken: list[Tensor] = []
 
         def keys_only(module: Any, q: Tensor, k: Tensor, v: Tensor, run: Any, inner: Any, **kwargs: Any) -> Any:
+            """Takes the keys and values of all positions, and ends the block there."""
             taken.extend((k, v))
             raise _Done
 
@@ -179,6 +180,7 @@ class Walk:
         inside = self._attending(running, layer, only_last=True)
 
         def with_keys(module: Any, q: Tensor, k: Tensor, v: Tensor, run: Any, inner: Any, **kwargs: Any) -> Any:
+            """Lets the last positions look at the keys and values that were taken."""
             return inside(module, q, taken[0], taken[1], run, inner, **kwargs)
 
         with self.edits.standing(Last(s, running), depths):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..records import Activations
-from . import linear
-from .ports import norm_gain
+from ...errors import SiteError
+from ...records import Activations
+from .. import linear
+from ..ports import centres, norm_gain
+from .difference import difference
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 Sides = tuple[Tensor, Tensor]
 
@@ -47,7 +49,7 @@ def _chain(v: _View) -> Sides:
 def _heads(v: _View) -> Sides:
     total = v["result"].sum(2)
     offset = linear.bias(v.role("o"))
-    total = total if offset is None else total + offset
+    total = total if offset is None else total + offset * v.model.layout.factor("attn_out")
     norm = v.role("post_attn")
     return (total if norm is None else _plain(norm, total)), v["attn_out"]
 
@@ -83,9 +85,25 @@ def _unrotated(v: _View) -> Sides:
 
 
 def _neurons(v: _View) -> Sides:
-    out = _plain(v.role("down"), v["mlp_post"])
+    out = _plain(v.role("down"), v["mlp_post"]) * v.model.layout.factor("mlp_out")
     norm = v.role("post_mlp")
     return (out if norm is None else _plain(norm, out)), v["mlp_out"]
+
+
+def _active(v: _View) -> Sides:
+    return _plain(activation(v.model, v.layer), v["mlp_pre"]), v["mlp_post"]
+
+
+def _gated(v: _View) -> Sides:
+    return _plain(activation(v.model, v.layer), v["mlp_pre"]) * v["mlp_pre_linear"], v["mlp_post"]
+
+
+def activation(model: Model, layer: int) -> Any:
+    """The MLP's activation function: the one module of a block that is named so; None where there is no such one."""
+    found = [module for name, module in model.layout.blocks[layer].named_modules()
+             if any(word in name.rpartition(".")[2].lower() for word in ("act", "gelu"))
+             and not list(module.parameters()) and not list(module.children())]
+    return found[0] if len(found) == 1 else None
 
 
 def _norm1(v: _View) -> Sides:
@@ -101,7 +119,7 @@ def _norm2(v: _View) -> Sides:
 def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
     norm, kind = v.role(site), v.family.norm
     x = stream.float()
-    centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
+    centred = x - x.mean(-1, keepdim=True) if centres(kind) else x
     out = centred / v[site + "_scale"] * norm_gain(norm, kind)
     offset = getattr(norm, "bias", None)
     return (out if offset is None else out + offset.float()), v[site]
@@ -116,35 +134,43 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Mo
     ("q = rot_q (no rotation)", ("q", "rot_q"), _unrotated, lambda m: not m.layout.family.rotary),
     ("rotation keeps the length of q", ("q", "rot_q"), _turned,
      lambda m: m.layout.family.rotary and not hasattr(m.layout.role(0, "attn"), "q_norm")
-     and not hasattr(m.layout.role(0, "attn"), "q_layernorm")),
+     and not hasattr(m.layout.role(0, "attn"), "q_layernorm") and not hasattr(m.layout.role(0, "attn"), "query_layernorm")),
     ("softmax of scores = pattern", ("scores", "pattern"), _softmax,
      lambda m: not hasattr(m.layout.role(0, "attn"), "sinks")),
     ("rows of pattern sum to one", ("pattern",), _rows, lambda m: True),
     ("no attention to the future", ("pattern",), _past, lambda m: m.facts.causal),
     ("pattern · v = z", ("pattern", "v", "z"), _weighted, lambda m: True),
     ("sum of result + b_O = attn_out", ("attn_out", "result"), _heads, lambda m: True),
+    ("act(mlp_pre) = mlp_post", ("mlp_pre", "mlp_post"), _active,
+     lambda m: m.layout.missing("mlp_pre_linear") is not None and activation(m, 0) is not None),
+    ("act(mlp_pre) · mlp_pre_linear = mlp_post", ("mlp_pre", "mlp_pre_linear", "mlp_post"), _gated,
+     lambda m: activation(m, 0) is not None),
     ("W_out mlp_post + b = mlp_out", ("mlp_out", "mlp_post"), _neurons, lambda m: True),
 )
 
 
 def identities(model: Model, acts: Activations) -> Iterator[tuple[str, tuple[str, ...], float | None, str]]:
     """(name, sites, largest error over layers, note) for every identity that applies to the model."""
-    from .verify import _error
-
     for name, sites, sides, applies in _TABLE:
         lacking = [site for site in sites if model.layout.missing(site)]
-        if lacking or not applies(model):
+        unread = [site for site in sites if not lacking and f"L0.{site}" not in acts]  # which failed already
+        if lacking or unread or not applies(model):
             continue
-        errors = [_error(*sides(_View(model, acts, layer))) for layer in range(model.facts.n_layers)]
+        try:
+            errors = [difference(*sides(_View(model, acts, layer))) for layer in range(model.facts.n_layers)]
+        except (RuntimeError, TypeError, AttributeError, LookupError, SiteError) as error:
+            yield name, sites, float("inf"), f"cannot be computed: {error}".split("\n")[0]
+            continue
         yield name, sites, max(errors), ""
     if model.facts.n_layers > 1:
-        errors = [_error(*_chain(_View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
+        errors = [difference(*_chain(_View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
         yield "resid_post = next resid_pre", ("resid_pre", "resid_post"), max(errors), ""
-    if model.facts.family != "bert":  # which normalises the sum before the first block
+    if model.layout.family.summed and {"embed", "L0.resid_pre"} <= set(acts) and (
+            model.layout.missing("pos_embed") or "pos_embed" in acts):  # which normalises the sum before the first block
         start = acts["embed"] + (0 if model.layout.missing("pos_embed") else acts["pos_embed"])
-        yield "embeddings = first resid_pre", ("resid_pre", "embed"), _error(start, acts["L0.resid_pre"]), ""
-    if not model.layout.missing("ln_final") and not model.layout.missing("logits"):
-        yield "unembed(ln_final) = logits", ("ln_final", "logits"), _error(
+        yield "embeddings = first resid_pre", ("resid_pre", "embed"), difference(start, acts["L0.resid_pre"]), ""
+    if {"ln_final", "logits"} <= set(acts):
+        yield "unembed(ln_final) = logits", ("logits", "ln_final"), difference(
             model.layout.unembed(acts["ln_final"]), acts["logits"]), ""
 
 
