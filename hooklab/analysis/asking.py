@@ -5,6 +5,7 @@ Every function of the shelf that runs passes writes a spec and runs it, so that 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,11 +104,43 @@ def places(sites: str | Iterable[str], positions: Any = None, error: type[Hookla
     >>> places(["L*.attn_out", "L*.mlp_out"], "last")
     'L*.attn_out @last, L*.mlp_out @last'
     """
-    named = [sites] if isinstance(sites, str) else list(sites)
-    if not named:
-        raise error("there is no place: sites= is empty.")
+    named = listed(sites, error)
     at = "" if positions is None else " @" + str(positions).removeprefix("@")
     return ", ".join(name.removeprefix("each ") + at for name in named)
+
+
+def listed(sites: str | Iterable[str], error: type[HooklabError] = SweepError) -> list[str]:
+    """One address or several as a list.
+
+    Raises:
+        SweepError: there is none, or something else is among them.
+    """
+    named = [sites] if isinstance(sites, str) or not isinstance(sites, Iterable) else list(sites)
+    if not named:
+        raise error("there is no place: sites= is empty.")
+    if other := [one for one in named if not isinstance(one, str)]:
+        raise error(f'a place is an address such as "L5.resid_post", not {other[0]!r}.')
+    return named
+
+
+def whole(name: str, given: Any, least: int = 1, most: int | None = None, *,
+          error: type[HooklabError] = SweepError) -> int:
+    """A whole number that is large enough, and not too large.
+
+    Raises:
+        SweepError: with what it may be.
+
+    >>> whole("k", 3)
+    3
+    """
+    try:
+        number = operator.index(None if isinstance(given, bool) else given)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        says = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise error(f"{name}={given!r}: it is a whole number, {says}")
+    return number
 
 
 def check_word(name: str, given: str | None, known: Sequence[str | None]) -> None:
@@ -117,4 +150,5 @@ def check_word(name: str, given: str | None, known: Sequence[str | None]) -> Non
         SweepError: with the nearest one.
     """
     if given not in known:
-        raise SweepError(f"there is no {name} {given!r}." + did_you_mean(str(given), [word for word in known if word]))
+        words = [word for word in known if word]
+        raise SweepError(f"there is no {name} {given!r}.{did_you_mean(given, words)} There are {', '.join(words)}.")

@@ -112,6 +112,8 @@ def written(prompt: Any, sites: str | Sequence[str], metric: Any, *, method: str
                                f"There are {', '.join(ATTRIBUTIONS)}.")
     if method == "patch" and source is None:
         raise AttributionError('method="patch" takes source=, the prompt to patch from.')
+    if target is not None and answer is not None and metric is None:
+        raise AttributionError("a target stands in place of what answers are for: leave out answer= and wrong=, or target=.")
     asking = Asking(AttributionError).prompt("main", prompt)
     if source is not None:
         asking.prompt("source", source)

@@ -1,4 +1,4 @@
-"""What reads the stream, and the gradient at what each of them reads: part of `hl.edges`.
+"""What reads the stream, and the gradient at what each of them reads: part of `hl.analysis.edges`.
 
 One backward pass gives gradients at queries, keys, values and neurons. From there it is a product with the receiver's own
 weights, and the derivative of the norm before it, so heads of one layer are told apart without a pass for each.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Spot
+from ..compiler.plan.spots import Spot
 from ..model import ports
 
 if TYPE_CHECKING:
@@ -142,6 +142,6 @@ def _through_norm(model: Model, layer: int, name: str, stream: Tensor, grad: Ten
     with torch.inference_mode(False), torch.enable_grad():
         x = ports.wide(stream.detach().clone())[:, :, None].expand(*grad.shape).contiguous().requires_grad_()
         divisor = ports.norm_scale(norm, kind)(x)
-        centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
+        centred = x - x.mean(-1, keepdim=True) if ports.centres(kind) else x
         out = centred / (divisor.detach() if held else divisor) * ports.norm_gain(norm, kind)
         return torch.autograd.grad(out, x, grad.to(out))[0].to(grad.dtype)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str | Sequence[str] = "L*.resid_post",
                  positions: Any = "each", metric: str | Callable[[Tensor], Any] = "prob", *, answer: Any = None,
-                 wrong: Any = None, noise: float = 3.0, samples: int = 10, window: int | None = None, seed: int = 0,
-                 rows: int | None = None, progress: Progress | None = None) -> Scores:
+                 wrong: Any = None, noise: float = 3.0, samples: int = 10, window: int | None = None, normalise: bool = True,
+                 seed: int = 0, rows: int | None = None, progress: Progress | None = None) -> Scores:
     """The indirect effect of every state: how much of the answer it restores when the subject is drowned in noise.
 
     The embeddings of the subject's tokens get Gaussian noise of `noise` times the standard deviation of the prompt's
@@ -36,18 +36,20 @@ def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str 
         metric: A name, or a function of the last logits.
         answer: The right next token.
         wrong: The wrong one, where the metric compares.
-        noise: Standard deviation, in units of that of the embeddings.
+        noise: Standard deviation, in units of that of the embeddings; 0 leaves the subject as it is.
         samples: Draws of the noise.
         window: Restore this many layers around each (10 in the paper, for MLP and attention).
+        normalise: On the scale from the noised run (0) to the clean one (1). Without it the indirect effect itself: the
+            metric with the state restored, less that of the noised run.
         seed: Of the noise.
         rows: Most whole rows of a pass.
         progress: Called with (done, total, what).
 
     Returns:
-        Scores over layer and position on a scale from the noised (0) to the clean run (1); `.raw` has the metric itself.
+        Scores over layer and position; `.raw` of normalised ones has the metric itself.
 
     Raises:
-        SweepError: noise that changes nothing, or none at all.
+        SweepError: noise below 0, no draws, or noise that changes nothing, so that there is nothing to normalise by.
         SpecError: a subject that the prompt does not have, an answer of several tokens.
 
     Source: Meng et al. 2022 (arXiv:2202.05262).
@@ -59,8 +61,9 @@ def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str 
         >>> scores.axes
         ('layer', 'pos')
     """
-    if not noise > 0:
-        raise SweepError("causal tracing needs noise: noise=3 is three standard deviations of the embeddings")
+    if not 0 <= noise < float("inf") or samples < 1:
+        raise SweepError(f"noise={noise}, samples={samples}: noise is drawn once or more, with a standard deviation of 0 or "
+                         "more; noise=3 is three times that of the embeddings")
     asking = Asking().prompt("clean", prompt).line(f"mark subject = {_position(subject)}")
     asking.line(*([f"seed {seed}"] if seed else []))
     name = asking.answer(answer, wrong).metric(metric)
@@ -69,7 +72,7 @@ def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str 
                 "run swept on noised:", f"    patch each {places(sites, positions)} from clean{extra}")
     run = model.run(model.plan(asking.text, values=asking.values), rows=rows, progress=progress)
     words = f"clean states restored, {samples} draws of noise at {noise:g} sigma"
-    return effects(run, "swept", name, Scale("noised", "clean", "noised", words), seed=seed)
+    return effects(run, "swept", name, Scale("noised" if normalise else None, "clean", "noised", words), seed=seed)
 
 
 def _position(subject: Any) -> str:

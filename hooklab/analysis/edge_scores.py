@@ -1,4 +1,4 @@
-"""`hl.edges`: how much every connection between two components carries, from two passes and one gradient.
+"""`hl.analysis.edges`: how much every connection between two components carries, from two passes and one gradient.
 
 A sender writes to the stream (`embed`, the stream that enters the first block; heads; MLPs), a receiver reads it (queries,
 keys and values of heads; MLPs; the logits). The score of an edge is what the sender's write changes from the clean to the
@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Plan, Reading, Spot
+from ..compiler.plan.plan import Plan
+from ..compiler.plan.readings import Reading
+from ..compiler.plan.spots import Spot
 from ..errors import did_you_mean
 from ..model import ports
 from ..records import Scores
@@ -88,7 +90,7 @@ def edges(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tensor
 
     Example:
         >>> import hooklab as hl
-        >>> from hooklab.analysis.edges import edges
+        >>> from hooklab.analysis.edge_scores import edges
         >>> model = hl.load("lab")
         >>> scores = edges(model, "When Mary and John went to the store, John gave a drink to",
         ...                "When Mary and John went to the store, Mary gave a drink to", answer=" Mary", wrong=" John")

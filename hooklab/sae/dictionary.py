@@ -1,19 +1,14 @@
-"""Dictionaries of features, attached to a site: whatever can encode and decode.
-
-A dictionary is any object with `encode(x) -> features` and `decode(features) -> x`, or a safetensors file with
-`W_enc` [d_model feature], `b_enc`, `W_dec` [feature d_model], `b_dec`: a ReLU autoencoder whose input is `x - b_dec`.
-"""
+"""The two simplest dictionaries of features: a plain ReLU autoencoder, and any object that encodes and decodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import ModelError
+from ..errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,11 @@ class Dictionary:
         """Activations [… d_model] that features [… feature] stand for."""
         return features @ self.w_dec.to(features) + self.b_dec.to(features)
 
+    def changed(self, x: Tensor, before: Tensor, after: Tensor, like: Tensor | None = None) -> Tensor:
+        """`x` [… d_model] once features, of it or of `like`, went from `before` to `after`: what is not explained stays."""
+        moved = after - before
+        return (x + moved @ self.w_dec.to(moved)).to(x.dtype)
+
 
 @dataclass(frozen=True)
 class Attached:
@@ -66,23 +66,22 @@ class Attached:
             decoded: Tensor = self.inner.decode(features)
             return decoded
 
+    def changed(self, x: Tensor, before: Tensor, after: Tensor, like: Tensor | None = None) -> Tensor:
+        """`x` [… d_model] once features, of it or of `like`, went from `before` to `after`: what they do not explain stays.
 
-def attach(source: Any) -> Dictionary | Attached:
-    """Open a dictionary: a path to a safetensors file (or a folder with one), or an object that encodes and decodes.
-
-    Raises:
-        ModelError: it is neither.
-    """
-    if isinstance(source, Dictionary | Attached):
-        return source
-    if isinstance(source, str | Path):
-        return _from_file(Path(source))
-    if not callable(getattr(source, "encode", None)) or not callable(getattr(source, "decode", None)):
-        raise ModelError(f"A {type(source).__name__} is no dictionary of features: it needs encode(x) and decode(f).")
-    return Attached(source, _size(source))
+        Some objects remember the scale of what they encoded last and decode to it, once; so each time that is encoded first.
+        """
+        decoded = []
+        for features in (after, before):
+            self.inner.encode(x if like is None else like)
+            decoded.append(self.inner.decode(features))
+        moved = (x + (decoded[0] - decoded[1])).to(x.dtype)
+        assert isinstance(moved, Tensor)
+        return moved
 
 
-def _size(source: Any) -> int:
+def size_of(source: Any) -> int:
+    """How many features an object of the user's has. Raises ModelError where it does not say."""
     for name in ("n_features", "d_sae", "dict_size", "num_latents"):
         found = getattr(source, name, None) or getattr(getattr(source, "cfg", None), name, None)
         if isinstance(found, int):
@@ -92,17 +91,3 @@ def _size(source: Any) -> int:
             return int(getattr(source, name).shape[0])
     raise ModelError(f"hooklab cannot tell how many features {type(source).__name__} has; give it an attribute "
                      f"n_features.")
-
-
-def _from_file(path: Path) -> Dictionary:
-    from safetensors.torch import load_file
-
-    file = path / "sae_weights.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise ModelError(f"There is no dictionary of features at {path}: give a safetensors file with W_enc, b_enc, "
-                         f"W_dec and b_dec, or an object in braces.")
-    found = load_file(file)
-    missing = [name for name in ("W_enc", "b_enc", "W_dec", "b_dec") if name not in found]
-    if missing:
-        raise ModelError(f"{file} has no {', '.join(missing)}.")
-    return Dictionary(found["W_enc"], found["b_enc"], found["W_dec"], found["b_dec"])

@@ -1,4 +1,4 @@
-"""`hl.circuit`: the fewest components that still do the task, found by taking others out one after another."""
+"""`hl.analysis.circuit`: the fewest components that still do the task, found by taking others out one after another."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def circuit(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tens
         progress: Called with (done, total, what).
 
     Returns:
-        The circuit; `hl.Circuit.spec` is a cell that checks it.
+        The circuit; `hl.analysis.Circuit.spec` is a cell that checks it.
 
     Raises:
         SweepError: an unknown method; `keep` out of range; components at some positions only; a metric that is the same
@@ -89,7 +89,7 @@ def circuit(model: Model, clean: Any, corrupt: Any, metric: str | Callable[[Tens
     Example:
         >>> import hooklab as hl
         >>> model = hl.load("lab")
-        >>> found = hl.circuit(model, "When Mary and John went to the store, John gave a drink to",
+        >>> found = hl.analysis.circuit(model, "When Mary and John went to the store, John gave a drink to",
         ...                    "When Mary and John went to the store, Mary gave a drink to", answer=" Mary", wrong=" John")
         >>> found.faithfulness >= 0.9
         True
