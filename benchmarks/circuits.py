@@ -55,42 +55,31 @@ def table(scores: Any, count: int = 6) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure, draw and write."""
+def drawn(maps: dict[str, Any]) -> None:
+    """The maps side by side, as docs/circuits.png."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    import hooklab as hl
-
-    model = hl.load("lab")
-    asked = pairs(16)
-    heads = hl.sweep(model, asked.pop("clean"), asked.pop("corrupt"), "L*H*", **asked, control="weights")
-    asked = pairs(16)
-    stream = hl.sweep(model, asked.pop("clean"), asked.pop("corrupt"), "L*.resid_pre", "each", **asked, control="weights")
-    facts = known(model)
-    prompts = [f"The capital of {country} is" for country in facts]
-    trace = hl.causal_trace(model, prompts, "@-2", "L*.resid_pre", answer=[f" {capital}" for capital in facts.values()],
-                            samples=10)
-    found = hl.circuit(model, STORY.format("Mary", "John", "John"), STORY.format("Mary", "John", "Mary"), answer=" Mary",
-                       wrong=" John")
-
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    for ax, scores, title in ((axes[0], heads, "indirect object: heads"), (axes[1], stream, "indirect object: streams"),
-                              (axes[2], trace, f"capitals: streams restored under noise ({len(facts)} facts)")):
+    figure, axes = plt.subplots(1, len(maps), figsize=(5 * len(maps), 4.2), layout="constrained")
+    for ax, (title, scores) in zip(axes, maps.items(), strict=True):
         limit = float(np.abs(scores.values).max())
         image = ax.imshow(scores.values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
         ax.set(title=title, ylabel="layer", xlabel=scores.axes[1])
         labels = [str(label) for label in scores.coords[scores.axes[1]]]
-        ax.set_xticks(range(len(labels)), labels, rotation=60 if scores.axes[1] == "pos" else 0, ha="right" if
-                      scores.axes[1] == "pos" else "center", fontsize=8)
+        tilted = dict(rotation=60, ha="right") if scores.axes[1] == "pos" else dict(rotation=0, ha="center")
+        ax.set_xticks(range(len(labels)), labels, fontsize=8, **tilted)
         ax.set_yticks(range(scores.shape[0]))
         figure.colorbar(image, ax=ax, label="0 corrupted, 1 clean")
     figure.savefig(ROOT / "docs" / "circuits.png", dpi=110)
-    early, late = trace.coords["pos"][int(trace.values[0].argmax())], int(
-        (trace.values.argmax(1) == trace.shape[1] - 1).argmax())
-    page = f"""# Circuits of the shipped model
+
+
+def page(heads: Any, stream: Any, trace: Any, facts: int, found: Any) -> str:
+    """What docs/circuits.md says."""
+    early = trace.coords["pos"][int(trace.values[0].argmax())]
+    late = int((trace.values.argmax(1) == trace.shape[1] - 1).argmax())
+    return f"""# Circuits of the shipped model
 
 Made by `python benchmarks/circuits.py`; do not edit.
 
@@ -108,7 +97,7 @@ Over {len(heads.examples)} pairs of prompts; 0 is the corrupted prompt, 1 the cl
 
 ## Capitals
 
-Noise of three standard deviations on the country, {len(facts)} facts, ten draws. At layer 0 the country alone restores the
+Noise of three standard deviations on the country, {facts} facts, ten draws. At layer 0 the country alone restores the
 answer ({trace.values[0].max():.2f}, at position {early}); from layer {late} on it is the last token.
 
 ## A circuit
@@ -119,7 +108,24 @@ answer ({trace.values[0].max():.2f}, at position {early}); from layer {late} on 
 {found.spec}
 ```
 """
-    (ROOT / "docs" / "circuits.md").write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, draw and write."""
+    import hooklab as hl
+
+    model = hl.load("lab")
+    heads, stream = (hl.sweep(model, asked.pop("clean"), asked.pop("corrupt"), *sites, **asked, control="weights")
+                     for asked, sites in ((pairs(16), ["L*H*"]), (pairs(16), ["L*.resid_pre", "each"])))
+    facts = known(model)
+    prompts = [f"The capital of {country} is" for country in facts]
+    trace = hl.causal_trace(model, prompts, "@-2", "L*.resid_pre", answer=[f" {capital}" for capital in facts.values()],
+                            samples=10)
+    found = hl.analysis.circuit(model, STORY.format("Mary", "John", "John"), STORY.format("Mary", "John", "Mary"),
+                                answer=" Mary", wrong=" John")
+    drawn({"indirect object: heads": heads, "indirect object: streams": stream,
+           f"capitals: streams restored under noise ({len(facts)} facts)": trace})
+    (ROOT / "docs" / "circuits.md").write_text(page(heads, stream, trace, len(facts), found), encoding="utf-8")
 
 
 if __name__ == "__main__":

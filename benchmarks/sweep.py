@@ -279,7 +279,7 @@ class Counter:
 
     def plan(self, plan: Any) -> float:
         """The whole plan: packed cells, and every other pass over all tokens, with one row of logits each."""
-        from hooklab.compiler.packing import packed
+        from hooklab.compiler.packing.choosing import packed
         from hooklab.runtime.measure import wanted_tokens
 
         whole, packings, _ = packed(plan)
@@ -299,7 +299,7 @@ class Counter:
 
     def strand(self, layer: int, stage: int, start: int, length: int) -> int:
         """Tokens `start` to `length` - 1, from a stage of a block on; in the last block all but keys is for one token."""
-        from hooklab.compiler.packing import END, START
+        from hooklab.compiler.packing.entries import END, START
 
         tokens, last = length - start, self.facts.n_layers - 1
         top = tokens * self.kv + self.q + self.o + self.mlp + length * self.key

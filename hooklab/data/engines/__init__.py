@@ -1,0 +1,1 @@
+"""Work in parts, shared by several processes or machines."""

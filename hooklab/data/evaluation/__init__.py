@@ -1,0 +1,1 @@
+"""Questions to a model, graded, over a grid of edits."""

@@ -1,0 +1,1 @@
+"""Examples through a model, into a store, reducers and metrics."""

@@ -1,0 +1,1 @@
+"""Examples from anything, in batches of like length."""

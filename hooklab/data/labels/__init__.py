@@ -1,0 +1,1 @@
+"""Classes and what is above them, and samples of them."""

@@ -1,0 +1,1 @@
+"""What remains of activations when they are not stored."""

@@ -1,0 +1,1 @@
+"""Activations of many examples on the disk: written shard by shard, read as mapped files."""
