@@ -13,7 +13,8 @@ import pytest
 from tiny_models import build, tokenizer
 
 from hooklab import __version__
-from hooklab.cli import _section, main
+from hooklab.cli import main
+from hooklab.cli.card import section
 from hooklab.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +62,7 @@ def test_mistakes_are_one_line_and_status_two(words, text, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["verify"], ["lab", "--colour"]])
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["verify"], ["card", "--colour"]])
 def test_unknown_words_show_the_usage(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
@@ -75,26 +76,26 @@ def test_as_a_module():
 
 
 def test_a_reader_who_leaves_early_is_no_error():
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {sys.executable} -m hooklab lab | head -n 1"],
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {sys.executable} -m hooklab card | head -n 1"],
                           capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     assert done.stderr == ""
 
 
-def test_lab_shows_its_card(capsys):
-    assert main(["lab", "--json"]) == 0
+def test_the_card_of_the_shipped_model(capsys):
+    assert main(["card", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["config"]["model_type"] == "gpt2"
     assert data["bytes"] <= 4_000_000
     assert data["abilities"]
-    assert main(["lab"]) == 0
+    assert main(["card"]) == 0
     assert "MB in" in capsys.readouterr().out
 
 
 def test_a_table_of_the_card_is_read_by_its_heading():
     card = "### Other\n\n| a |\n| --- |\n| 9 |\n\n### Abilities\n\n| held-out | n |\n| --- | --- |\n| facts | 12 |\n\n## B\n"
-    assert _section(card, "Abilities") == [{"held-out": "facts", "n": "12"}]
-    assert _section(card, "None") == []
+    assert section(card, "Abilities") == [{"held-out": "facts", "n": "12"}]
+    assert section(card, "None") == []
 
 
 def test_demo_writes_into_a_folder_and_opens_the_page(tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 import hooklab as hl
 from hooklab.cli import main
-from hooklab.commands import as_data
+from hooklab.cli.run import as_data
 from hooklab.records import Run, compare
 from hooklab.spec.manual import SECTIONS
 from hooklab.spec.parser import parse
