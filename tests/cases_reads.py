@@ -52,6 +52,13 @@ METRICS: list[tuple[str, str, Any]] = [
     ("logit", "metric logit({wrong}) @2", lambda x: x[:, 2, WRONG]),
     ("logit_diff", "metric logit_diff() @[1, last]", lambda x: (x[:, [1, -1], RIGHT] - x[:, [1, -1], WRONG]).mean(-1)),
     ("swapped", "metric swapped = logit_diff({wrong}, {right})", lambda x: -diff(x)),
+    ("logit_centred", "metric logit_centred", lambda x: x[:, -1, RIGHT] - x[:, -1].mean(-1)),
+    ("logit_centred", "metric logit_centred({wrong}) @[1, last]",
+     lambda x: (x[:, [1, -1], WRONG] - x[:, [1, -1]].mean(-1)).mean(-1)),
+    ("several", "metric several = (logit({right}) + logit(3)) / 2 - (logit({wrong}) + logit(5) + logit(7)) / 3",
+     lambda x: x[:, -1, [RIGHT, 3]].mean(-1) - x[:, -1, [WRONG, 5, 7]].mean(-1)),
+    ("together", "metric together = prob({right}) + prob(3) + prob(5)",
+     lambda x: x[:, -1].softmax(-1)[:, [RIGHT, 3, 5]].sum(-1)),
     ("prob", "metric prob", lambda x: x[:, -1].softmax(-1)[:, RIGHT]),
     ("p", "metric p = prob({wrong}) @first", lambda x: x[:, 0].softmax(-1)[:, WRONG]),
     ("logprob", "metric logprob", lambda x: x[:, -1].log_softmax(-1)[:, RIGHT]),
@@ -165,6 +172,11 @@ def _lens(o: Oracle, names: list[str], edits: Any = None) -> Tensor:
     return torch.stack([unembed(o, values[name]).softmax(-1)[0] for name in names])
 
 
+def _frozen(o: Oracle, stream: Tensor) -> Tensor:
+    """Logits of a stream vector where the final norm divides as it does in the untouched run."""
+    return o.logits("clean", {"ln_final_scale": put(o()["ln_final_scale"]), "L1.resid_post": put(stream)})[0]
+
+
 LENSES: list[Case] = [
     Case("the lens reads every layer and position", "prompt {clean}\nlens\n",
          lambda o: {"main.lens": _lens(o, ["L0.resid_post", "L1.resid_post"]).amax(-1)}),
@@ -172,6 +184,20 @@ LENSES: list[Case] = [
          lambda o: {"main.lens": _lens(o, ["L0.resid_pre", "L1.resid_pre"])[:, -1].topk(3).values}),
     Case("the lens on what a block adds", "prompt {clean}\nlens L*.mlp @each[1, last], L1.attn @each[1, last]\n",
          lambda o: {"main.lens": _lens(o, ["L0.mlp_out", "L1.mlp_out", "L1.attn_out"])[:, [1, -1]].amax(-1)}),
+    Case("the lens on heads", "prompt {clean}\nlens L*H* @last\n",
+         lambda o: {"main.lens": torch.stack([torch.stack([
+             unembed(o, o()[f"L{n}.result"][:, :, h])[0, -1].softmax(-1).amax() for h in range(4)]) for n in range(2)])},
+         families=ADDITIVE),
+    Case("the lens with the divisor of the last stream", "prompt {clean}\nlens L*.resid_pre norm=frozen\n",
+         lambda o: {"main.lens": torch.stack([_frozen(o, o()[f"L{n}.resid_pre"]).softmax(-1).amax(-1) for n in range(2)])}),
+    Case("parts under a held divisor have the share that direct attribution gives them",
+         ONE + "lens L*H* @last, L*.mlp @last, embed @last norm=frozen\n",
+         lambda o: {"main.lens_logit_diff": torch.cat([
+             *(_direct(o, o()[f"L{n}.result"][:, :, h]) for n in range(2) for h in range(4)),
+             *(_direct(o, o()[f"L{n}.mlp_out"]) for n in range(2)), _direct(o, o()["embed"])])}, families=ADDITIVE),
+    Case("the lens without a norm", "prompt {clean}\nlens L*.mlp @last norm=none\n",
+         lambda o: {"main.lens": torch.stack([o.hf.get_output_embeddings()(o()[f"L{n}.mlp_out"])[0, -1].softmax(-1).amax()
+                                              for n in range(2)])}, families=("gpt2", "llama", "gpt_neox", "phi3")),
     Case("the lens follows the answer", ONE + "zero L0H1\nlens L*.resid @each\n",
          lambda o: {"hooked.lens_logit_diff": torch.stack([
              (lambda x: x[:, RIGHT] - x[:, WRONG])(unembed(o,

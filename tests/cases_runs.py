@@ -177,6 +177,8 @@ VALUES: list[Case] = [
          lambda o: {"L0.resid_post": add(VEC.sum() / 10 + OTHER.abs().max())}),
     onto("sums over positions", "steer L0.resid @last by sum(clean.L0.mlp) / 6 + max(clean.L0.mlp @[1,2])",
          lambda o: {"L0.resid_post": add(o()["L0.mlp_out"].sum((0, 1)) / 6 + o()["L0.mlp_out"][0, 1:3].amax(0), LAST)}),
+    onto("smallest entries", "steer L0.resid @last by min({vec}) - min(clean.L0.mlp @[1,2])",
+         lambda o: {"L0.resid_post": add(VEC.min() - o()["L0.mlp_out"][0, 1:3].amin(0), LAST)}),
     onto("sizes of another run at each position", "steer L0.resid by abs(clean.L0.resid)",
          lambda o: {"L0.resid_post": add(o()["L0.resid_post"].abs())}),
     onto("a head's write as a direction", "steer L0.resid by clean.L0H2 @last",

@@ -13,8 +13,8 @@ from tiny_models import TEXT_ONLY, build
 from torch import Tensor
 
 import hooklab as hl
-from hooklab.analysis.agreement import agreement
 from hooklab.analysis.attribute import AttributionError, attribute, checked
+from hooklab.analysis.rank_agreement import agreement
 from hooklab.errors import HooklabError
 from hooklab.problems import SpecError
 from hooklab.records import Scores

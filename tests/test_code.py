@@ -61,6 +61,7 @@ EDITS = {
     "steer layers by vectors, one at a time": "steer each L*.resid_pre @last by each {vecs}",
     "steer by a vector for each position": "steer L0.resid_post by {per_pos}",
     "steer by a difference of runs": "steer L1.resid_post @last by 2 * (clean.L0.resid @last - corrupt.L0.resid @last)",
+    "steer by smallest and largest entries": "steer L1.resid_post by min(clean.L0.resid_post) + max({vec}) - min({x})",
     "steer by a mean": "steer L1.resid_post by mean(clean.L0.resid_post) / 2",
     "steer by functions": "steer L0.resid_post by -2 * proj({vec}, {x}) + abs({vec}) * cos({vec}, {x}) - norm({x})",
     "project out a direction everywhere": "project_out L*.resid_post along unit({vec})",
@@ -115,6 +116,8 @@ metric top
 metric loss
 metric r = rank("Mary")
 metric lp = logprob("Mary") @[1, last]
+metric c = logit_centred("Mary")
+metric d = 2 * logit_centred("John") @[1, last]
 metric z = 2 * logit("Mary") - (logit("John") - 1)
 metric m = {lambda out: out.logits[:, -1].logsumexp(-1)}''',
     "metrics of uneven prompts": '''prompt ["Mary John the store", "w1 w2"]
@@ -453,3 +456,25 @@ def test_hooks_run_in_a_process_that_never_saw_hooklab(tmp_path: Any) -> None:
 def test_what_short_code_would_get_wrong_is_refused(line: str, word: str) -> None:
     with pytest.raises(CodeError, match=word):
         to_code(EVEN + "    " + line, opened("gpt2"))
+
+
+@pytest.mark.parametrize("family", ["gpt2_base", "bert_base"])
+def test_a_model_without_a_head_gives_the_same_activations(tmp_path: Any, family: str) -> None:
+    compare(tmp_path, family, 'prompt p = "Mary John the store"\nrun a on p:\n    zero L0H1 @-2\n    save L*.resid_post')
+
+
+@pytest.mark.parametrize("line", ["scale each L*.ln1_scale by 1.5", "scale each L*.ln2 @last by 2", "zero each L*H1 @last",
+                                  "scale each L*.q by 0.5", "scale each L*.mlp_out by 0.5",
+                                  "scale L*.mlp_pre_linear by 0.5"])
+@pytest.mark.parametrize("family", ["nemotron", "olmo", "glm4", "gpt_bigcode", "cohere", "persimmon", "mpt"])
+def test_a_relative_gives_the_same_numbers_in_both_programs(tmp_path: Any, family: str, line: str) -> None:
+    site = line.split("L*")[1].split()[0].removeprefix(".")
+    if site != "H1" and opened(family).layout.missing(site):
+        pytest.skip("the family has no such site")
+    compare(tmp_path, family, EVEN + "    " + line)
+
+
+def test_a_number_of_the_config_that_hooks_do_not_see_is_said() -> None:
+    model = opened("granite")
+    with pytest.raises(CodeError, match="granite multiplies mlp_out by a number"):
+        to_hooks(model.plan(EVEN + "    scale L0.mlp_out by 0.5"), model)

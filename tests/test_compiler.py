@@ -22,6 +22,7 @@ class Standin:
 
     facts = SimpleNamespace(n_layers=3, n_heads=4, n_kv_heads=2, d_model=8, d_head=2, d_mlp=16, d_vocab=50, n_ctx=32,
                             family="standin", causal=True)
+    itemsize = 4
     lacks = {"resid_mid": "standin has no resid_mid: attention and MLP read the stream in parallel."}
 
     def missing(self, site):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import hooklab as hl
 from hooklab.analysis.attribute import AttributionError, attribute
-from hooklab.analysis.edges import edges
+from hooklab.analysis.edge_scores import edges
 
 ANSWERED: dict[str, Any] = dict(answer=RIGHT, wrong=WRONG)
 WITHOUT = ("opt_postnorm", "bert", "bert_base", "gpt2_base", "llama_base")

@@ -16,7 +16,9 @@ import torch
 import transformers
 
 import hooklab as hl
+from hooklab.errors import HooklabWarning
 from hooklab.problems import SpecError
+from hooklab.runtime.drawing import Sound
 
 FAMILIES = [name for name in tiny_models.FAMILIES
             if name not in (*tiny_models.HEADLESS, "bert", "llava")]
@@ -700,6 +702,13 @@ def test_a_chat_prompt_is_put_into_the_template(line, values):
     assert text.new == model.tokenizer.decode(out[0])[len(model.tokenizer.decode(ids)):]
 
 
+@pytest.mark.parametrize("line, values", [
+    ('prompt ["the store", "Mary"] chat=true', {}), ("prompt {m} chat=true", {"m": [5, 6]})])
+def test_several_texts_are_no_chat_and_do_not_pass_for_one(line, values):
+    with pytest.raises(SpecError, match="one conversation"):
+        chatting().run(f"{line}\ngenerate 2", values=values)
+
+
 def test_a_model_without_a_tokenizer_writes_ids():
     (text,) = opened("gpt2").run("prompt {ids}\ngenerate 3", ids=[PROMPT]).texts["main"]
     assert text.ids == greedy("gpt2", PROMPT, 3)
@@ -867,3 +876,23 @@ def test_steps_narrow_what_the_position_means():
              for args in (("@prompt", "[0,2]"), ("@prompt", "prompt"), ("@new", "[0,2]"), ("", "[2]"))}
     assert texts["@prompt", "[0,2]"] == texts["@prompt", "prompt"]
     assert texts["@new", "[0,2]"] == texts["", "[2]"]
+
+
+@pytest.mark.parametrize("line", ["generate 3", "generate 3 temperature=1.0 seed=1"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_text_of_logits_that_are_no_numbers_is_written_and_warned_of(line, bad):
+    model = opened("gpt2")
+    vector = torch.full((model.hf.config.n_embd,), bad)
+    cell = f"prompt p = {{p}}\nrun wild on p:\n    steer L1.resid_post by {{v}}\n    {line}"
+    with pytest.warns(HooklabWarning, match="run wild: from step 0 on, .* not numbers"):
+        run = model.run(cell, values={"p": [PROMPT], "v": vector})
+    assert [len(text.ids) for text in run.texts["wild"]] == [3]
+
+
+def test_a_row_of_no_numbers_leaves_the_others_as_they_are():
+    sound, scores = Sound(), torch.randn(3, 5)
+    assert sound(None, scores) is scores
+    scores[1, 2] = float("nan")
+    scores[2] = -torch.inf
+    assert torch.equal(sound(None, scores), torch.stack([scores[0], torch.zeros(5), torch.zeros(5)]))
+    assert sound.wrong == 1

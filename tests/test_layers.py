@@ -9,22 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "hooklab"
 ROWS = [
-    {"errors", "sites", "braces"},
-    {"address", "families", "tokens", "records", "positions", "problems", "html"},
+    {"errors", "sites", "braces", "files", "jsontext", "progress"},
+    {"address", "families", "tokens", "records", "positions", "problems", "html", "lazy", "tutorials"},
     {"model", "spec", "edits", "metrics", "sae", "statistics"},
     {"compiler"},
     {"runtime"},
     {"code", "demo", "analysis"},
-    {"progress"},
-    {"commands"},
+    {"data"},
+    {"views"},
+    {"bench", "check"},
     {"cli", "magics"},
     {"__init__", "__main__"},
 ]
 # Addresses and selectors are the words that records and tokens are read with; a model runs itself through the runtime;
-# the command line tells the package's version.
+# the command line tells the package's version, the bench hands out its public names; a record shows itself through a view.
 ALLOWED = {("records", "address"), ("records", "tokens"), ("records", "html"), ("records", "problems"),
            ("positions", "tokens"), ("tokens", "positions"),
-           ("model", "runtime"), ("model", "compiler"), ("cli", "__init__"), ("magics", "__init__")}
+           ("model", "runtime"), ("records", "views"), ("model", "compiler"), ("cli", "__init__"),
+           ("magics", "__init__"), ("bench", "__init__")}
 ONLY = {"nnsight": {"model", "runtime"}, "IPython": {"magics", "__init__"}, "anywidget": {"views"}}
 
 

@@ -236,8 +236,34 @@ def test_a_closed_model_is_not_used(ip, capsys):
     run(ip, f"%%hook gone\n{TINY}")
     gone._closed = True
     assert "gone was closed" in run(ip, f"%%hook gone\n{TINY}", capsys)
-    run(ip, f"%%hook\n{STORE}")
+    with pytest.warns(HooklabWarning, match="gone, the model used last, was closed, so this runs on lab"):
+        run(ip, f"%%hook\n{STORE}")
     assert len(gone.asked) == 1
+
+
+def test_a_closed_model_is_not_replaced_by_the_shipped_one(ip, capsys):
+    del ip.user_ns["lab"]
+    gone = ip.user_ns["gone"] = Fake()
+    run(ip, f"%%hook\n{TINY}")
+    gone._closed = True
+    shown = run(ip, f"%%hook\n{TINY}", capsys)
+    assert "gone, the model used last, was closed" in shown and "open it again, or name another: %%hook lab" in shown
+    ip.user_ns["gone"] = again = Fake()
+    run(ip, f"%%hook\n{TINY}")
+    assert (len(gone.asked), len(again.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("line", ["", " mine"])
+def test_a_variable_that_holds_another_model_by_now_gives_that_one(ip, line):
+    first, second = Fake(), Fake()
+    ip.user_ns["mine"] = first
+    run(ip, f"%%hook mine\n{TINY}")
+    ip.user_ns["mine"] = second
+    run(ip, f"%%hook{line}\n{TINY}")
+    assert (len(first.asked), len(second.asked)) == (1, 1)
+    del ip.user_ns["mine"]
+    run(ip, f"%%hook\n{TINY}")
+    assert len(second.asked) == 2
 
 
 @pytest.mark.parametrize(("line", "message", "caret"), [

@@ -13,7 +13,7 @@ import torch
 from tiny_models import build
 
 import hooklab as hl
-from hooklab.compiler import packing
+from hooklab.compiler.packing import choosing
 
 PACKED = ["gpt2", "llama", "gpt_neox", "gpt_neox_sequential", "opt", "phi", "phi3", "mistral", "mixtral", "qwen2", "qwen3",
           "gemma", "gemma2", "gemma3", "stablelm", "stablelm_parallel", "olmo2", "gpt_oss", "chameleon"]
@@ -116,7 +116,7 @@ def by_hand(model: Any, what: str, *, each_head: bool, each_pos: bool) -> np.nda
 @pytest.mark.parametrize("family", PACKED)
 def test_cells_are_those_of_one_pass_each(family: str, line: str, what: str, each_head: bool, each_pos: bool) -> None:
     model, plan = opened(family), planned(family, line)
-    assert set(packing.packed(plan)[1]) == {"hooked"}
+    assert set(choosing.packed(plan)[1]) == {"hooked"}
     with warnings.catch_warnings():
         warnings.simplefilter("error", hl.errors.HooklabWarning)  # a fallback would say so
         scores = model.run(plan).scores["hooked.logit_diff"]
@@ -169,14 +169,14 @@ LINES = {
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2", "mistral", "gpt_oss"])
 def test_packed_and_whole_passes_agree(family: str, line: str, ragged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "FEWEST", 2)
+    monkeypatch.setattr(choosing, "FEWEST", 2)
     model, plan = opened(family), planned(family, line, ragged=ragged)
-    found, reasons = packing.packed(plan)[1:]
+    found, reasons = choosing.packed(plan)[1:]
     assert found or "little in common" in reasons["hooked"]
     with warnings.catch_warnings():
         warnings.simplefilter("error", hl.errors.HooklabWarning)
         together = model.run(plan)
-    monkeypatch.setattr(packing, "FEWEST", 10**9)
+    monkeypatch.setattr(choosing, "FEWEST", 10**9)
     apart = model.run(plan)
     for metric in ("logit_diff", "kl"):
         a, b = (run.scores[f"hooked.{metric}"] for run in (together, apart))
@@ -196,7 +196,7 @@ def test_small_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", WHOLE)
 def test_others_say_why_they_take_whole_passes(family: str) -> None:
     plan = planned(family, "patch each L*.resid_pre @each from clean")
-    _, found, reasons = packing.packed(plan)
+    _, found, reasons = choosing.packed(plan)
     assert not found
     assert "attention inside its own module" in reasons["hooked"] or "norms after" in reasons["hooked"]
     assert np.isfinite(opened(family).run(plan).scores["hooked.logit_diff"].values).all()
@@ -208,7 +208,7 @@ def test_others_say_why_they_take_whole_passes(family: str) -> None:
     ("scale each L0.resid_pre, L1.resid_pre, L1.attn_out by 2\n    generate 2", "writes on"),
 ])
 def test_lines_that_take_whole_passes(line: str, reason: str) -> None:
-    assert reason in packing.packed(planned("gpt2", line))[2]["hooked"]
+    assert reason in choosing.packed(planned("gpt2", line))[2]["hooked"]
 
 
 # What must be exact ---------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_lines_that_take_whole_passes(line: str, reason: str) -> None:
 
 def test_what_cannot_change_is_known_without_running() -> None:
     plan = planned("gpt2", "patch each L*.resid_pre @each from clean")
-    found = packing.packed(plan)[1]["hooked"]
+    found = choosing.packed(plan)[1]["hooked"]
     assert found.idle == 2 * 2  # two layers, two tokens before the first that differs
     run = opened("gpt2").run(plan)
     values = run.scores["hooked.logit_diff"].values
@@ -227,7 +227,7 @@ def test_what_cannot_change_is_known_without_running() -> None:
 def test_patching_with_itself_changes_nothing() -> None:
     model = opened("llama")
     plan = planned("llama", "patch each L*H*.z @each from corrupt")
-    assert packing.packed(plan)[1]["hooked"].idle == plan.run("hooked").cells.__len__()
+    assert choosing.packed(plan)[1]["hooked"].idle == plan.run("hooked").cells.__len__()
     scores = model.run(plan).scores["hooked.logit_diff"].values
     assert np.ptp(scores) == 0
 

@@ -64,6 +64,83 @@ def test_a_plain_python_prompt():
         session.close()
 
 
+AGAIN = '''prompt "When Mary and John went to the store, John gave a drink to"
+answer " Mary" vs " John"
+metric logit_diff
+steer L2.resid @last by {vec} + {moved(2)}'''
+ALONE = AGAIN.replace("{vec} + {moved(2)}", "{w}")
+# One cell text again and again while what its names mean changes; `NAMED` names the model, `BARE` does not.
+REDEFINED = f"""%load_ext hooklab
+---
+import hooklab as hl, torch
+del m
+lab, d = hl.load("lab"), 144
+def moved(k): return torch.zeros(d)
+def said(step):
+    told = r.metrics["hooked"]["logit_diff"]
+    print(step, "as plain" if told == r.metrics["main"]["logit_diff"] else "as forced" if told == forced else told)
+vec, way = torch.zeros(d), torch.arange(d) % 7
+forced = lab.run({ALONE!r}, w=way * 4.0).metrics["hooked"]["logit_diff"]
+---
+NAMED
+---
+said("both nothing:")
+---
+vec = way * 4.0
+---
+NAMED
+---
+said("the vector:")
+---
+vec = torch.zeros(d)
+def moved(k): return way * 2.0 * k
+---
+NAMED
+---
+said("the function:")
+---
+vec = torch.zeros(d)
+def moved(k): return torch.zeros(d)
+---
+BARE
+---
+said("both nothing again:")
+---
+vec += way * 4
+---
+BARE
+---
+said("the same tensor, filled anew:")
+---
+first, lab = lab, hl.load("lab")
+with torch.no_grad():
+    _ = [p.zero_() for p in lab.hf.parameters()]
+print("two models:", first is not lab)
+---
+NAMED
+---
+print("the model:", r.metrics["main"]["logit_diff"])
+---
+lab = first
+---
+BARE
+---
+said("the first model:")
+---
+first.close(); lab.close(); del first
+---
+NAMED
+---
+BARE
+---
+lab = hl.load("lab")
+---
+BARE
+---
+said("opened anew:")"""
+NAMED, BARE = f"%%hook lab -o r -q\n{AGAIN}", f"%%hook -o r -q\n{AGAIN}"
+
+
 def test_a_notebook_kernel(tmp_path):
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra: test)")
     import nbformat
@@ -75,12 +152,21 @@ def test_a_notebook_kernel(tmp_path):
              "%%time\ny = 2\nwith m.trace([[3]]):\n    z = m.layers[0].q.save()\nprint('again', tuple(z.shape))",
              "%%capture\nwith m.trace([[3, 4, 5, 6]]):\n    q = m.layers[0].q.save()",
              "print('captured', tuple(q.shape))"]
+    cells += [{"NAMED": NAMED, "BARE": BARE}.get(cell, cell) for cell in REDEFINED.split("\n---\n")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     place = {"metadata": {"path": tmp_path}}
-    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3", resources=place).execute()
+    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3", resources=place, allow_errors=True).execute()
     printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell["outputs"])
     for words in ("plain (1, 3, 4, 8)", "timed (1, 2, 4, 8)", "again (1, 1, 4, 8)", "captured (1, 4, 4, 8)"):
         assert words in printed
+    for words in ("both nothing: as plain", "the vector: as forced", "the function: as forced",
+                  "both nothing again: as plain", "the same tensor, filled anew: as forced", "two models: True",
+                  "the model: 0.0", "the first model: as forced", "opened anew: as forced"):
+        assert words in printed, printed
+    errors = ["\n".join(out["traceback"]) for cell in notebook.cells for out in cell["outputs"]
+              if out["output_type"] == "error"]
+    assert ["lab was closed" in error for error in errors] == [True, False]
+    assert "lab, the model used last, was closed" in errors[1]
 
 
 def test_a_file_that_is_edited_and_reloaded_runs_its_new_block(tmp_path, monkeypatch):

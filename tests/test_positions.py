@@ -6,6 +6,7 @@ import itertools
 import random as rnd
 
 import pytest
+import torch
 
 from hooklab import positions as P
 from hooklab.errors import HooklabError, PositionError, TokenError
@@ -542,3 +543,9 @@ def test_every_error_is_hooklabs_own():
                 len(set(r)) == len(r) and all(0 <= p < n for p in r)
                 for r, n in zip(rows, tokens.lengths, strict=True)
             )
+
+
+@pytest.mark.parametrize("given", [[[3], [5]], [(0, 1), (2, 3)], [0, [1, 2]], torch.tensor([[3], [5]])])
+def test_a_list_of_lists_is_refused_and_not_taken_for_all_of_them_in_every_example(given):
+    with pytest.raises(PositionError, match="one row of booleans per example"):
+        positions(given)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import time
+
 import nnsight
+import pytest
 import torch
 from tiny_models import build
 
+import hooklab as hl
+from hooklab.errors import RecordError
 from hooklab.model.model import Model
 
 IDS = [[3, 4, 5, 6, 7, 8, 9, 10]]
@@ -64,6 +70,9 @@ def test_trap_3_capture_during_generation_keeps_every_step():
         for _step in t.iter[:4]:
             kept.append(model.layers[0].resid_post)
     assert [value.shape[1] for value in kept] == [8, 1, 1, 1]
+    written = model.generate(IDS, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+    whole = model.hf(written[:, :-1], output_hidden_states=True).hidden_states[1]
+    assert torch.allclose(torch.cat(list(kept), 1), whole, atol=1e-5)
 
 
 def test_trap_5_an_edit_of_one_head_leaves_the_others_alone():
@@ -85,6 +94,52 @@ def test_trap_9_ragged_examples_are_neither_cut_nor_lose_the_batch_axis():
         start = 0 if row == 0 else 3
         assert torch.allclose(acts["L0.resid_post"][start:start + len(ids)], alone, atol=2e-6)
     assert model.capture(rows, "L0.attn_out")["L0.attn_out"].shape == (2, 7, 32)
+
+
+def test_trap_9_a_mean_over_ragged_examples_counts_every_token_of_each():
+    """Sums went over as many tokens as the shortest example has."""
+    hf, rows = build("gpt2"), [[3, 4], [6, 7, 8, 9, 10, 11, 12], [20, 21, 22]]
+    with torch.no_grad():
+        every = [hf(torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0] for ids in rows]
+    mean = hl.extract(Model(build("gpt2")), rows, reduce={"mean": "L0.resid_post"}).reduced["mean"]
+    assert mean.count == 12
+    assert torch.allclose(torch.tensor(mean.result().values).float(), torch.cat(every).mean(0), atol=1e-5)
+
+
+def test_trap_11_a_nucleus_has_the_token_that_reaches_its_mass():
+    """The token with which the mass is reached was left out: of 0.4 and 0.3, half is reached by the second."""
+    model = Model(build("gpt2"))
+    logits = torch.full((model.facts.d_vocab,), -1e4)
+    logits[[7, 3, 9, 5]] = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    run = hl.generate(model, IDS, None, edits="set logits to {wanted}", values={"wanted": logits}, top_p=0.5, samples=64,
+                      seed=0, max_new_tokens=1)
+    assert {text.ids[0] for text in run.texts["hooked"]} == {7, 3}
+
+
+def test_trap_13_what_is_saved_is_read_without_unpickling_and_no_save_takes_the_place_of_another(tmp_path, monkeypatch):
+    """Records with labels could not be unpickled again, and two saves within one second had one name."""
+    def forbidden(*args, **kwargs):
+        raise AssertionError("unpickled")
+
+    model = Model(build("gpt2"))
+    run = model.run("prompt {p}\nsave L0.resid_post\nmetric entropy", p=IDS)
+    found = hl.extract(model, IDS, "L0.resid_post", tmp_path / "acts", metrics=["entropy"])
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    run.save(tmp_path / "run")
+    for again in (lambda: run.save(tmp_path / "run"),
+                  lambda: hl.extract(model, [[3, 4]], "L0.resid_post", tmp_path / "acts")):
+        with pytest.raises(RecordError):
+            again()
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    monkeypatch.setattr(torch, "load", forbidden)
+    back, store = hl.Run.load(tmp_path / "run"), hl.open_store(tmp_path / "acts")
+    assert back.axes == run.axes and back.data.keys() == run.data.keys() and len(back.data) == 1
+    for key, value in run.data.items():
+        assert torch.equal(torch.as_tensor(back.data[key]), torch.as_tensor(value))
+    assert back.metrics == run.metrics
+    assert torch.equal(store["L0.resid_post"][0], model.capture(IDS, "L0.resid_post")["L0.resid_post"][0])
+    assert store["entropy"][0].item() == found.metrics["entropy"][0]
 
 
 def test_trap_14_token_ids_are_ids_and_not_hidden_states():

@@ -365,7 +365,6 @@ REFUSED = {
     "a mean of attention over all tokens": (ONE + "ablate L0.pattern with mean per=all", "keys"),
     "a position of a score": (ONE + "score L*H* @last with previous", "position"),
     "a position of the loss": (ONE + "metric l = loss() @2", "position"),
-    "features attributed": (ONE + "sae enc = {sae} at L0.resid_post\nattribute enc.F1 with grad", "features"),
     "one place saved at two positions": (ONE + "save L0.mlp @1\nsave L0.mlp @2", "twice"),
     "one place saved at two positions of a sweep": (ONE + "zero each L*.attn\nsave L0.mlp @1\nsave L0.mlp @2", "twice"),
     "a part shown whole": (ONE + "save L0.pattern @last\nshow attention L0", "twice"),

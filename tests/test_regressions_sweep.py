@@ -15,7 +15,7 @@ from tiny_models import SIZES, build
 import hooklab as hl
 from hooklab.analysis.asking import SweepError
 from hooklab.analysis.attribute import AttributionError
-from hooklab.compiler import packing
+from hooklab.compiler.packing import choosing
 
 CLEAN, CORRUPT = [5, 6, 7, 8, 9], [5, 16, 7, 8, 9]
 HEAD = "prompt clean = {a}\nprompt corrupt = {b}\nanswer {right} vs {wrong}\nmetric logit_diff\n"
@@ -30,12 +30,12 @@ def opened(family: str) -> Any:
 def both_ways(model: Any, lines: str, monkeypatch: pytest.MonkeyPatch, run: str = "hooked", **values: Any) -> None:
     """Packed passes give what whole ones do."""
     plan = model.plan(HEAD + lines, values={**VALUES, **values})
-    monkeypatch.setattr(packing, "FEWEST", 2)
-    assert run in packing.packed(plan)[1]
+    monkeypatch.setattr(choosing, "FEWEST", 2)
+    assert run in choosing.packed(plan)[1]
     with warnings.catch_warnings():
         warnings.simplefilter("error", hl.errors.HooklabWarning)
         together = model.run(plan).scores[f"{run}.logit_diff"].values
-    monkeypatch.setattr(packing, "FEWEST", 10**9)
+    monkeypatch.setattr(choosing, "FEWEST", 10**9)
     np.testing.assert_allclose(together, model.run(plan).scores[f"{run}.logit_diff"].values, atol=2e-5, rtol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_no_path_leads_from_a_head_to_the_weighted_values_beside_it() -> None:
 def test_a_run_on_a_swept_run_takes_from_each_of_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ("run hooked on corrupt:\n    patch each L*H* @last from clean\n"
              "run second on hooked:\n    patch L1.attn_out @last from hooked")
-    monkeypatch.setattr(packing, "FEWEST", 2)
+    monkeypatch.setattr(choosing, "FEWEST", 2)
     run = opened("gpt2").run(HEAD + lines, values=VALUES)  # what a cell takes from its own makes no difference
     np.testing.assert_allclose(run.scores["second.logit_diff"].values, run.scores["hooked.logit_diff"].values, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_a_first_chunk_of_short_rows_only(monkeypatch: pytest.MonkeyPatch) -> No
     model, lines = opened("llama"), "run hooked on corrupt:\n    patch each L0.resid_pre @each[0,1,2,last] from clean"
     plan = model.plan(HEAD + lines, values={**VALUES, "a": a, "b": b})
     few = model.run(plan, rows=1).scores["hooked.logit_diff"].values
-    monkeypatch.setattr(packing, "FEWEST", 10**9)
+    monkeypatch.setattr(choosing, "FEWEST", 10**9)
     np.testing.assert_allclose(few, model.run(plan).scores["hooked.logit_diff"].values, atol=1e-5)
 
 
@@ -98,10 +98,10 @@ def test_hooks_that_a_model_came_with_act_once(family: str) -> None:
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"] * 1.3}
 
     handle = model.layout.blocks[1].register_forward_pre_hook(scaled, with_kwargs=True)
-    assert "hooks of their own" in packing.packed(plan)[2]["hooked"]
+    assert "hooks of their own" in choosing.packed(plan)[2]["hooked"]
     assert np.isfinite(model.run(plan).scores["hooked.logit_diff"].values).all()
     handle.remove()
-    assert packing.packed(plan)[2].get("hooked", "") != "its modules have hooks of their own"
+    assert choosing.packed(plan)[2].get("hooked", "") != "its modules have hooks of their own"
 
 
 def test_a_metric_that_writes_into_its_logits_leaves_others_alone() -> None:
@@ -121,8 +121,8 @@ def test_a_metric_that_writes_into_its_logits_leaves_others_alone() -> None:
 
 @pytest.mark.parametrize("nodes,size", [("L1N0:4", 4), ("L0.resid_pre[3,4]", 2), ("L0H1.q[0:2]", 2), ("L*H0:2", 4)])
 def test_components_of_a_circuit_are_single_ones(nodes: str, size: int) -> None:
-    found = hl.circuit(opened("gpt2"), CLEAN, CORRUPT, nodes=nodes, answer=3, wrong=4, keep=0.0, method="threshold",
-                       threshold=1e9)
+    found = hl.analysis.circuit(opened("gpt2"), CLEAN, CORRUPT, nodes=nodes, answer=3, wrong=4, keep=0.0, method="threshold",
+                                threshold=1e9)
     assert (len(found.removed), len(set(found.removed)), found.nodes) == (size, size, ())
     opened("gpt2").run(found.spec, values={"clean": CLEAN, "corrupt": CORRUPT, "answer": 3, "wrong": 4})  # its expect holds
 
@@ -131,13 +131,13 @@ def test_components_of_a_circuit_are_single_ones(nodes: str, size: int) -> None:
                                            ({"keep": float("nan")}, "0 to 1")], ids=str)
 def test_circuits_that_cannot_be_searched_for(options: dict[str, Any], match: str) -> None:
     with pytest.raises(SweepError, match=match):
-        hl.circuit(opened("gpt2"), CLEAN, CORRUPT, answer=3, wrong=4, **options)
+        hl.analysis.circuit(opened("gpt2"), CLEAN, CORRUPT, answer=3, wrong=4, **options)
 
 
 @pytest.mark.parametrize("rows", [0, -1])
 def test_edges_of_no_rows(rows: int) -> None:
     with pytest.raises(AttributionError, match="at least one pair"):
-        hl.edges(opened("gpt2"), [CLEAN, CORRUPT], [CORRUPT, CLEAN], answer=3, rows=rows)
+        hl.analysis.edges(opened("gpt2"), [CLEAN, CORRUPT], [CORRUPT, CLEAN], answer=3, rows=rows)
 
 
 # Progress -------------------------------------------------------------------------------------------------------------
@@ -150,6 +150,6 @@ def test_progress_goes_on_to_its_end(what: str) -> None:
     if what in ("sweep", "control"):
         hl.sweep(opened("gpt2"), CLEAN, CORRUPT, "L*H*", control="weights" if what == "control" else None, **given)
     else:
-        hl.circuit(opened("gpt2"), CLEAN, CORRUPT, method=what if what == "threshold" else "greedy", **given)
+        hl.analysis.circuit(opened("gpt2"), CLEAN, CORRUPT, method=what if what == "threshold" else "greedy", **given)
     assert all(a <= b for (a, _), (b, _) in itertools.pairwise(seen))
     assert len({total for _, total in seen}) == 1 and seen[-1][0] == seen[-1][1]

@@ -17,6 +17,7 @@ import torch
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
+import hooklab as hl
 from hooklab import html
 from hooklab.cli import main
 from hooklab.errors import HooklabWarning, RecordError
@@ -250,3 +251,104 @@ def test_the_error_that_the_readme_shows_is_the_one_that_comes(ip, capsys):
     cell = [line.split(" | ", 1)[1] for line in block.splitlines() if re.match(r"  \d", line)]
     assert len(cell) == 2
     assert shown(ip, "\n".join(["%%hook lab", *cell]), capsys).rstrip() == block.rstrip()
+
+
+@pytest.mark.parametrize("text", [
+    'prompt "When Mary and John went"\nsave L1.pattern\nshow attention L1',
+    'prompt a = "When Mary and John went"\nrun cut on a:\n    save L1.pattern\n    zero L0H1\nshow attention L1H2',
+    'prompt "When Mary and John went"\nshow attention L1\nshow attention L1H[0,2]'])
+def test_what_is_saved_can_be_shown(text):
+    found = hl.load("lab").run(text)
+    assert any(key.endswith("L1.pattern") for key in found.data) and found.views
+
+
+@pytest.mark.parametrize("axes", ["query_pos key_pos", "query_pos head key_pos", "batch query_pos head key_pos"])
+def test_a_pattern_of_one_head_may_be_written_with_or_without_an_axis_for_it(axes):
+    model = hl.load("lab")
+    text = "When Mary and John went to the store"
+    size = len(model.tokens(text).pieces[0])
+    pattern = torch.softmax(torch.randn(size, size, generator=torch.Generator().manual_seed(0)).masked_fill(
+        torch.triu(torch.ones(size, size, dtype=torch.bool), 1), -torch.inf), -1)
+    given = pattern[:, None] if "head" in axes else pattern
+    given = given[None] if "batch" in axes else given
+    run = model.run(f'prompt "{text}"\nset L1H2.pattern to {{p}}\nsave L1.z', p=given)
+    v = model.capture(text, "L1.v")["L1.v"][0, :, 2]
+    assert torch.allclose(run["L1.z"][0, :, 2], pattern @ v, atol=1e-5)
+
+
+INDENTED = """
+    prompt a = "When Mary and John went"
+
+    # a note
+    run cut on a:
+        zero L0H1
+        save L1.z
+    show top 3
+"""
+
+
+def dedented(text):
+    import textwrap
+
+    return textwrap.dedent(text)
+
+
+@pytest.mark.parametrize("text", [INDENTED, INDENTED.lstrip("\n"), INDENTED.replace("    ", "\t"),
+                                  INDENTED.replace("\n", "\r\n"), "# a note\n" + INDENTED,
+                                  INDENTED.replace("L0H1", "{[0,\n1]}")])
+def test_a_text_that_is_indented_as_a_whole_is_read_as_it_is_without_its_indent(text):
+    spec = hl.parse(text)
+    assert str(spec) == str(hl.parse(dedented(text) if "{" not in text else text.replace("{[0,\n1]}", "{[0, 1]}"))
+                            ).replace("{[0, 1]}", "{[0,\n1]}")
+    line = next(i for i, one in enumerate(text.split("\n"), 1) if "zero" in one)
+    assert spec.body[1].body[0].span.line == line
+    assert spec.body[1].body[0].span.column == text.split("\n")[line - 1].index("zero") + 1
+
+
+def test_an_indented_text_runs_in_python_in_a_cell_and_from_a_file(ip, capsys, tmp_path):
+    model = hl.load("lab")
+    text = INDENTED.replace('"When Mary and John went"', "{words}")
+    run = model.run(text, words="When Mary went")
+    assert torch.equal(run["cut.L1.z"], model.run(dedented(text), words="When Mary went")["cut.L1.z"])
+    assert str(model.plan(INDENTED)) == str(model.plan(dedented(INDENTED)))
+    ip.user_ns["words"] = "When Mary went"
+    ip.run_cell("%%hook lab -o found -q" + text)
+    assert torch.equal(ip.user_ns["found"]["cut.L1.z"], run["cut.L1.z"])
+    path = tmp_path / "indented.hook"
+    path.write_text(INDENTED, encoding="utf-8")
+    assert main(["run", str(path), "--model", "lab"]) == 0
+
+
+def test_mistakes_of_an_indented_text_are_shown_where_they_stand_in_it():
+    with pytest.raises(SpecError) as caught:
+        hl.parse('\n    prompt "x"\n    zero L0H0 @@\n    zero foo.bar.z')
+    assert [(one.line, one.column) for one in caught.value.problems] == [(3, 16), (4, 18)]
+    with pytest.raises(SpecError) as caught:
+        hl.load("lab").run('\n    prompt "Mary"\n    zero L99H0')
+    assert [(one.line, one.column) for one in caught.value.problems] == [(3, 10)]
+
+
+@pytest.mark.parametrize(("text", "line"), [('prompt "x"\n    zero L0H0', 2), ('  prompt "x"\n\tzero L0H0', 2),
+                                            ('    prompt "x"\n  zero L0H0\nzero L1H0', 2),
+                                            ('  prompt "x"\n    zero L0H0\n  zero L1H0', 2)])
+def test_lines_without_an_indent_in_common_are_refused_as_before(text, line):
+    with pytest.raises(SpecError, match="this line is indented, and no block is open|cannot stand") as caught:
+        hl.parse(text)
+    assert caught.value.problems[0].line == line
+
+
+@pytest.mark.parametrize(("n", "line"), [(1, None), (4, None), (5, "… and 1 more prompt: show top 5"),
+                                         (32, "… and 28 more prompts: show top 5")])
+def test_next_tokens_of_many_prompts_take_four_rows_where_they_are_not_asked_for(n, line):
+    model = hl.load("lab")
+    words = ["When Mary went"] * n
+    run = model.run("prompt {words}\nmetric entropy", words=words)
+    drawn = run._repr_html_()
+    assert drawn.count("rank 1:") == min(n, 4)
+    assert repr(run).count("main · ") == (min(n, 4) if n > 1 else 0)
+    for shown in (drawn, repr(run)):
+        assert (line in shown) if line else "more prompt" not in shown
+    asked = model.run("prompt {words}\nmetric entropy\nshow top 2", words=words)._repr_html_()
+    assert asked.count("next token: main") == min(n, 16)
+    other = model.run("prompt {words}\nmetric entropy\nshow table", words=words)._repr_html_()
+    assert "next token" not in other

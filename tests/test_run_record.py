@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ import torch
 from sample_run import BASE, STREAM, sample, text, tokens
 from test_scores import Page
 
+import hooklab as hl
 from hooklab.errors import HooklabError, RecordError
 from hooklab.records import Activations, Expectation, MissingError, Run, Scores, Text, ViewRequest, compare
 
@@ -308,3 +311,16 @@ def test_equality_looks_at_every_field(run):
                  "tokens_of"):
         assert replace(run, **{name: type(getattr(run, name))()}) != run
     assert run != "text"
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda run: pickle.loads(pickle.dumps(run))],
+                         ids=["copied", "copied to the bottom", "sent to another process"])
+def test_a_run_can_be_sent_and_copied_without_its_model(way):
+    with hl.load("lab") as model:
+        run = model.run('prompt "When John and Mary went"\nmetric entropy\nsave L1.z\nzero L0H1')
+        other = way(run)
+        assert other == run
+        assert other.metrics == run.metrics
+        assert other.replay(model).same
+        with pytest.raises(RecordError, match="is not open any more"):
+            other.replay()

@@ -179,7 +179,7 @@ def test_xarray_gets_axes_labels_and_unit(grid):
     assert array.coords["label"].values.tolist() == [["a", "b", "c"], ["d", "e", "f"]]
 
 
-@pytest.mark.parametrize("method, package", [("to_pandas", "pandas"), ("to_xarray", "xarray"), ("plot", "matplotlib")])
+@pytest.mark.parametrize("method, package", [("to_pandas", "pandas"), ("to_xarray", "xarray")])
 def test_a_missing_package_is_named_with_how_to_get_it(method, package, grid, monkeypatch):
     import importlib
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from hooklab.magics.session import evaluate
 from hooklab.spec import ast, reference, schema
+from hooklab.spec.manual import SECTIONS
 from hooklab.spec.parser import parse, read
 from hooklab.spec.verbs import VERBS
 
@@ -93,6 +95,35 @@ def test_every_example_of_the_reference_can_be_read():
     for block in re.findall(r"^```\n(.*?)^```", reference.markdown(), flags=re.M | re.S):
         text = block + ("    lens\n" if block.strip().endswith(":") else "")
         assert read(text)[1] == [], block
+
+
+GIVEN = [(section.name, *pair) for section in SECTIONS.values() for pair in section.given]
+
+
+@pytest.mark.parametrize(("python", "text"), [row[1:] for row in GIVEN], ids=[row[0] for row in GIVEN])
+def test_an_example_with_braces_runs_with_the_python_that_stands_above_it(python, text):
+    import hooklab as hl
+
+    names: dict[str, object] = {}
+    exec(python, names)
+    spec = parse(text)
+    with hl.load("lab") as model:
+        run = model.run(spec, values=evaluate(spec, names))
+    assert run.metrics["hooked"]["kl"] > 0
+    assert tuple(run["features"].shape) == (1, 2, 64)
+
+
+def test_the_page_says_how_lines_are_indented_and_what_braces_stand_for():
+    page = reference.markdown()
+    assert "an indent that every line has is passed over" in page and "a tab counts eight" in page
+    assert "sae enc = {mine} at {place}" in page and "zero {chosen}" in page
+
+
+def test_an_indented_spec_is_the_same_spec():
+    text, tabbed = SECTIONS["lines"].examples
+    assert all(line.startswith("    ") for line in text.split("\n") if line)
+    assert parse(text) == parse("\n".join(line[4:] for line in text.split("\n")))
+    assert "\t" in tabbed and parse(tabbed) == parse(tabbed.replace("\t", " " * 8)) == parse(tabbed.replace("\t", " "))
 
 
 def test_the_schema_has_every_kind_of_line():

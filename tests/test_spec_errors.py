@@ -34,8 +34,8 @@ def said(text: str) -> list[str]:
     return [f"{p.line}:{p.column} {p.message}" for p in problems(text)]
 
 
-def test_there_are_40_invalid_cells():
-    assert len(INVALID) == 40
+def test_there_are_75_invalid_cells():
+    assert len(INVALID) == 75
 
 
 @pytest.mark.parametrize(("where", "word", "text"), [row[1:] for row in INVALID], ids=[row[0] for row in INVALID])
@@ -190,7 +190,21 @@ LINES = [
     ("expect main.loss < 3", "13:4", "no metric", "metric loss"),
     ("expect 3 = 4", "10:1", "compares", "=="),
     ("expect loss < 3", "8:4", "which run", "baseline.loss"),
+    ("metric logit diff", "8:10", "one word", "write metric logit_diff"),
+    ('metric prob of " a"', "16:4", "between brackets", 'write metric prob(" a")'),
+    ("metric logits", "8:6", "a place", "kept by save"),
+    ("metric a = max(loss)", "12:9", "arithmetic", "expect max("),
+    ("expect median(main.loss) > 1", "8:17", "no function", "max, min, mean, sum, abs, std"),
+    ("expect min() > 1", "8:5", "1 or more", "expect min("),
+    ("expect abs(1, 2) > 1", "8:9", "1 value", "write expect abs("),
+    ("expect 2 > 1 and 3 > 2", "14:3", "one claim", "line of its own"),
+    ("steer L6.resid by min({a}, {b})", "19:13", "1 value", "min({a})"),
+    ("steer L6.resid by sum({a}, {b})", "19:13", "1 value", "{a} + {b}"),
+    ("steer L6.resid by minn({a})", "19:9", "no function", "did you mean min?"),
     # reads
+    ("attribute L*H* by ig", "16:5", "after `with`", "write attribute L*H* with ig"),
+    ("score L*H* on induction", "12:12", "after `with`", "write score L*H* with induction"),
+    ("freeze L*.pattern at main", "19:2", "`to`", "write freeze L*.pattern to main"),
     ("show", "5:1", "a view", "show VIEW"),
     ("show 5", "6:1", "a view", "show VIEW"),
     ("show top 0", "10:1", "at least 1", "show top 10"),
@@ -212,7 +226,8 @@ LINES = [
     ("ablate L5H1 over nope", "18:4", "no prompt or run", "main"),
     ("freeze L*.pattern to nope", "22:4", "no prompt or run", "main"),
     # options
-    ("save L5.resid top=5", "15:5", "no option", "no options"),
+    ("score L5H1 with induction top=5", "27:5", "no option", "no options"),
+    ("save L5.resid top=5", "15:5", "no option", "steps"),
     ("generate 20 temperature=-1", "13:14", "negative", "temperature"),
     ("generate 20 temperature=hot", "13:15", "a number", "0.5"),
     ("generate 20 temperature 0.7", "13:11", "end of line", "temperature=0.7"),
@@ -273,6 +288,7 @@ def test_every_problem_has_a_place_a_sentence_and_a_remedy(line):
     "noise L5.resid by 3 * sigma", "noise L5.resid", "set L5.resid to each {values}", "steer L5.resid by L3.resid @last",
     "generate 20 temperature=0 top_p=1 samples=2 stop=[\"a\", \"b\"]", "generate 20 temperature={t}",
     "zero L5.resid steps=0:3",
+    "save L5.resid steps=[0, 2]",
     "zero L5.resid steps=[0, 2]", "zero L5.resid steps=new", "zero L5.resid steps={lambda n: n > 2}", "clamp L5.resid max=3",
     "clamp L5.resid min={low} max=1", "ablate L5H1", "ablate L5H1 with mean", "ablate L5H1 over main", "freeze L*.pattern",
     "freeze L*.pattern to main", "lens @each", "lens embed, L5.resid top=3", "score L5H1 with {f}", "metric loss",
@@ -337,7 +353,7 @@ def test_an_open_brace_does_not_swallow_the_rest():
 @pytest.mark.parametrize(("text", "expected"), [
     ('prompt "x"\nrun a on main:\n    zero L1H1\n  lens\n        lens', ["4:1 the indent of this line matches no line above",
                                                                     "5:1 this line is indented deeper than the one above"]),
-    ('    prompt "x"\n    zero L0H0\n    show top', ["2:1 this line is indented, and no block is open"]),
+    ('prompt "x"\n    zero L0H0\n    show top', ["2:1 this line is indented, and no block is open"]),
     ('prompt "x"\nrun a on main:\n  run b on main:\n    lens\n  lens',
      ["3:3 a run cannot stand inside another: blocks do not nest"]),
     ('prompt "x"\nrun a on main:\n  prompt "b"', ["3:3 a prompt line stands outside of runs"]),
@@ -468,6 +484,41 @@ REMEDIES: dict[str, list[tuple[str, str]]] = {
     "e38": [(" L5H1", ""), (" L6H2", "")],
     "e39": [("mover\n", "movers\n")],
     "e40": [("zero clean", "run on clean:\n    zero L5.resid")],
+    "e41": [("layers[3].mlp", "L3.mlp_out")],
+    "e42": [("model.layers[0]", "L0.resid_post")],
+    "e43": [("model.layers[0].self_attn", "L0.attn_out")],
+    "e44": [("blocks.3.hook_z", "L3.z")],
+    "e45": [("blocks[3].hook_resid_pre", "L3.resid_pre")],
+    "e46": [("transformer.wte", "embed")],
+    "e47": [("L3.attn.hook_pattern", "L3.pattern")],
+    "e48": [("l1.mlp", "L1.mlp")],
+    "e49": [("L3 resid_pre", "L3.resid_pre")],
+    "e50": [("layer 3 resid", "L3.resid_post")],
+    "e51": [("head 3 in layer 2", "L2H3")],
+    "e52": [("L2[3]", "L2H3")],
+    "e53": [("(2, 3)", "L2H3")],
+    "e54": [("L2H3,4", "L2H[3,4]")],
+    "e55": [("prompt:", "prompt")],
+    "e56": [("seed = 3", "seed 3")],
+    "e57": [("mark subject:", "mark subject =")],
+    "e58": [('f"a {name}"', '{f"a {name}"}')],
+    "e59": [("L*.resid each", "each L*.resid")],
+    "e60": [("zero", "with zero")],
+    "e61": [("@last-1", "@-2")],
+    "e62": [("@first and last", "@[first, last]")],
+    "e63": [("L3.resid[:, -1]", "L3.resid @-1")],
+    "e64": [("pos=-1", "@-1")],
+    "e65": [("to", "->")],
+    "e66": [("between 0 and 5", "min=0 max=5")],
+    "e67": [("3 sigma", "3 * sigma")],
+    "e68": [("//", "#")],
+    "e69": [('"L1.mlp"', "L1.mlp")],
+    "e70": [("x = L1.mlp", "L1.mlp as x")],
+    "e71": [("heatmap", "grid")],
+    "e72": [("temp", "temperature")],
+    "e73": [("(20, temperature=0)", " 20 temperature=0")],
+    "e74": [("median", "min")],
+    "e75": [("    zero L0H1", "\tzero L0H1")],
 }
 
 

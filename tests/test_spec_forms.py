@@ -476,6 +476,7 @@ def test_broken_json_raises_nothing_but_its_error(spec, data):
 @few
 @given(junk | st.dictionaries(st.sampled_from(["hookspec", "body"]), junk | st.just(1)) | st.binary())
 def test_junk_raises_nothing_but_its_error(data):
+    assume(data != {"hookspec": 1, "body": []})
     with pytest.raises(SpecError):
         ast.Spec.from_json(data)
 

@@ -20,7 +20,7 @@ WORDS = [*VERBS, *VIEWS, *METRICS, *FUNCTIONS, *(option for verb in VERBS.values
 
 
 @given(st.integers(0, 2**32))
-@settings(quick, max_examples=250)
+@settings(quick, max_examples=40)
 def test_damaged_cells(seed):
     """Each example is fifty texts, so that most of the time goes to reading."""
     mutator = Mutator(VALID + INVALID, seed)
@@ -32,21 +32,21 @@ def test_damaged_cells(seed):
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.sampled_from(["", 'prompt "a"\n',
                                                                                    'prompt "a"\nrun x on main:\n    ']),
        st.sampled_from([" ", ""]))
-@settings(quick, max_examples=3000)
+@settings(quick, max_examples=800)
 def test_any_words(words, start, between):
     text = start + between.join(words)
     assert verdict(text) in FINE, text
 
 
 @given(st.sampled_from([*VERBS]), st.lists(st.sampled_from([*SIGNS, *WORDS]), max_size=6))
-@settings(quick, max_examples=2500)
+@settings(quick, max_examples=600)
 def test_a_verb_and_anything(verb, rest):
     text = f'prompt "a"\n{verb} {" ".join(rest)}'
     assert verdict(text) in FINE, text
 
 
 @given(st.one_of(st.text(max_size=60), st.text(alphabet="zeroL9H[]{}()@\"' \n\t:.,=-#\\", max_size=40)))
-@settings(quick, max_examples=3000)
+@settings(quick, max_examples=800)
 def test_any_text(text):
     assert verdict(text) in FINE, text
 

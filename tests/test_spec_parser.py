@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
+import threading
 from importlib.resources import files
 from pathlib import Path
 
@@ -208,3 +211,37 @@ def test_an_open_brace_ends_where_the_next_statement_starts():
 def test_logical_lines_join_what_brackets_hold():
     lines = list(lay_out('prompt x = [\n  "a",\n]\n\nmetric (1\n  + 2)\nanswer ["\nzero L0'))
     assert [(line.number, line.open is None) for line in lines] == [(1, True), (5, True), (7, False), (8, True)]
+
+
+def test_texts_that_are_read_at_the_same_time_are_each_read_as_alone():
+    texts = ["\n".join(['prompt a = "x"', *(f"run r{i} on a:\n    zero L{i}H{n}" for i in range(n + 1))])
+             for n in range(6)]
+    alone, found, failed = [parse(text) for text in texts], {}, []
+
+    def often(n):
+        try:
+            found[n] = [parse(texts[n]) for _ in range(20)]
+        except SpecError as error:
+            failed.append(error)
+
+    before, threads = sys.getswitchinterval(), [threading.Thread(target=often, args=(n,)) for n in range(len(texts))]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed and all(found[n] == [alone[n]] * 20 for n in range(len(texts)))
+
+
+def test_a_remedy_that_cannot_be_read_is_not_looked_into_for_its_own():
+    text = 'prompt "x"\nscale L3.mlp by 0.5\n set L8N12L* @last to 3.5\nclamp L8N[12,13] min=0 max=5\n'
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        with pytest.raises(SpecError, match="this line is indented"):
+            parse(text)
+    finally:
+        sys.setrecursionlimit(before)

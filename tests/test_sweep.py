@@ -97,7 +97,7 @@ def test_where_nothing_is_planted_nothing_is_found() -> None:
 
 def test_the_planted_circuit_is_found() -> None:
     for method in ("greedy", "threshold"):
-        found = hl.circuit(induction(), CLEAN, CORRUPT, five, nodes=["L*H*", "L*.mlp_out"], method=method)
+        found = hl.analysis.circuit(induction(), CLEAN, CORRUPT, five, nodes=["L*H*", "L*.mlp_out"], method=method)
         assert found.nodes == ("L0H0", "L1H0")
         assert found.faithfulness == pytest.approx(1, abs=1e-3)
         assert len(found.removed) == 8 and found.steps.shape == (8,)
@@ -232,7 +232,7 @@ def test_ablation_sweeps_agree_with_the_language() -> None:
 
 def test_a_circuit_is_a_cell_that_holds() -> None:
     names = ioi(PAIRS[:1])
-    found = hl.circuit(lab(), **names)
+    found = hl.analysis.circuit(lab(), **names)
     assert found.faithfulness >= 0.9 and len(found.nodes) < 20
     assert "Circuit of" in str(found) and "without" in found._repr_html_() and "<script" not in found._repr_html_()
     run = lab().run(found.spec, answer=names["answer"], wrong=names["wrong"])

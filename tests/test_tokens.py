@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
-from hooklab.errors import PositionError, PromptError
+from hooklab.errors import PositionError, PromptError, TokenError
+from hooklab.model.vocabulary import single_token
+from hooklab.positions import pieces
 from hooklab.tokens import Tokens, Turn
 
 SENTENCES = [
@@ -78,6 +80,13 @@ def word_level():
     return PreTrainedTokenizerFast(tokenizer_object=t, unk_token="[UNK]", bos_token="<s>")
 
 
+@pytest.fixture(scope="module")
+def lab():
+    import hooklab as hl
+
+    return hl.load("lab")
+
+
 def byte_fallback():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -89,6 +98,42 @@ def byte_fallback():
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     t.decoder = decoders.Sequence(steps)
     return PreTrainedTokenizerFast(tokenizer_object=t, unk_token="<unk>", bos_token="<s>")
+
+
+NAMES = ["<s>", "<unk>", "a", "Mary", "b", "▁", "▁▁", "▁Mary", "▁a▁b", "▁.", " x", "Ġ", "Ġa", "Ċ", "ðŁ", "ĺ", "İ", "é", "😎",
+         "<0x0A>", "<0x20>", "<0x41>", "<0xE2>", "<0x82>", "<0xAC>", "<0x00>"]
+
+
+def decoding(kind):
+    """A tokenizer with a decoder of a kind, and awkward names."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    marks = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    t = Tokenizer(models.WordLevel({name: i for i, name in enumerate(NAMES)}, unk_token="<unk>"))
+    t.decoder = {"fuse": decoders.Fuse, "bytes": decoders.ByteLevel, "gemma": lambda: decoders.Sequence(marks),
+                 "llama": lambda: decoders.Sequence([*marks, decoders.Strip(" ", 1, 0)]),
+                 "metaspace": decoders.Metaspace, "wordpiece": decoders.WordPiece}[kind]()
+    return PreTrainedTokenizerFast(tokenizer_object=t, unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.mark.parametrize("kind", ["fuse", "bytes", "gemma", "llama"])
+def test_tokens_that_are_put_together_are_those_that_are_decoded_one_by_one(kind, monkeypatch):
+    tokenizer, draw = decoding(kind), random.Random(0)
+    whole = [i for i, name in enumerate(NAMES) if not re.search("<0x[8-F]|[ðŁĺİ]", name)]
+    drawn = [[draw.choice(whole if n % 4 else range(len(NAMES))) for _ in range(draw.randint(1, 9))] for n in range(2000)]
+    joined = [pieces._joined(tokenizer, ids, tokenizer.convert_ids_to_tokens(ids)) for ids in drawn]
+    assert sum(one is not None for one in joined) > 1400
+    monkeypatch.setattr(pieces, "_joining", lambda tokenizer: None)
+    for ids, one in zip(drawn, joined, strict=True):
+        if one is not None:
+            assert one.text == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            assert one == pieces.decode(tokenizer, ids), [NAMES[i] for i in ids]
+
+
+@pytest.mark.parametrize("kind", ["metaspace", "wordpiece"])
+def test_a_decoder_that_looks_at_neighbours_is_asked(kind):
+    assert pieces._joined(decoding(kind), [2, 3], ["a", "Mary"]) is None
 
 
 def undo_bytes(pieces: list[str]) -> str:
@@ -290,3 +335,32 @@ def test_import_is_light():
     code = f"import sys, hooklab.tokens, hooklab.positions; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (" Mary John", "' Mary John' is 2 tokens, not one: ' Mary', ' John'. Spaces count"),
+    ("store", "Did you mean ' store'?"),
+    (" zebrafish", "' zebrafish' is not in the vocabulary of this model's tokenizer, which reads it as "),
+    ("", "'' is 0 tokens, not one."), (17, "by its text, not by int"),
+])
+def test_a_text_that_is_not_one_token_is_an_error_that_shows_its_tokens(lab, text, words):
+    with pytest.raises(TokenError) as caught:
+        lab.single_token(text)
+    assert words in str(caught.value)
+
+
+def test_a_text_that_is_one_token_is_its_id(lab):
+    known = {lab.tokenizer.decode([i]): i for i in range(len(lab.tokenizer))}
+    for text in (" Mary", " Paris", "When", "."):
+        assert lab.single_token(text) == known[text]
+    with pytest.raises(TokenError, match="no tokenizer"):
+        single_token(None, " Mary")
+
+
+def test_the_word_without_its_space_is_told():
+    tokenizer = byte_fallback()
+    assert tokenizer.convert_ids_to_tokens(single_token(tokenizer, " Mary")) == "▁Mary"
+    spelled = byte_level()
+    assert all(single_token(spelled, text) == i for text in ("a", " ") for i in spelled(text)["input_ids"])
+    with pytest.raises(TokenError, match="is 3 tokens, not one: '<0xF0><0x9F>', '<0xA6>', '<0x8A>'"):
+        single_token(spelled, "🦊")

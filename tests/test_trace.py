@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import linecache
+
 import nnsight
 import pytest
 import torch
 from tiny_models import build
 
 from hooklab.errors import HooklabWarning, LayerError, PromptError, SiteError, SiteNameError, TraceError, WriteError
-from hooklab.model.interleaver import OrderError
+from hooklab.model.lateness import OrderError
 from hooklab.model.model import Model
 
 IDS = [[3, 4, 5, 6, 7, 8]]
@@ -253,8 +255,6 @@ def test_in_a_loop_a_function_and_a_method(model):
 
 def test_code_run_by_exec_with_a_linecache_entry_and_a_closed_over_name(model):
     source = "with model.trace(ids):\n    z = model.layers[0].z.save()\n"
-    import linecache
-
     linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")
     scope = {"model": model, "ids": IDS}
     exec(compile(source, "<cell>", "exec"), scope)
@@ -283,9 +283,10 @@ def test_code_run_by_exec_with_a_linecache_entry_and_a_closed_over_name(model):
     ("m.capture([[3]], 'L0.patern')", SiteError, '"pattern"'),
     ("m.capture([[3]], 'resid_post')", SiteError, '"L0.resid_post"'),
 ])
-def test_bad_input_gets_one_clear_line(model, code, error, words):
+def test_bad_input_gets_one_clear_line(model, code, error, words, monkeypatch):
+    monkeypatch.setitem(linecache.cache, "<cell>", (len(code), None, [code], "<cell>"))  # where a trace looks
     with pytest.raises(error) as caught:
-        eval(code, {"m": model})
+        eval(compile(code, "<cell>", "eval"), {"m": model})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

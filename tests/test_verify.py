@@ -96,11 +96,11 @@ def test_verify_leaves_refusals_as_they_were():
 def test_large_models_are_sampled():
     model = Model(build("gpt2"))
     assert model.facts.n_layers <= 4
-    from hooklab.model.verify import _layers
+    from hooklab.model.verification.verify import written_layers
 
     deep = Model(build("gpt2"))
     deep.layout.facts = replace(deep.facts, n_layers=12)
-    assert _layers(deep) == (0, 6, 11, None)
+    assert written_layers(deep) == (0, 6, 11, None)
 
 
 def test_layout_names_the_module_that_a_table_gets_wrong(monkeypatch):
@@ -121,3 +121,98 @@ def test_a_model_in_training_mode_verifies_and_stays_in_it():
     modes = [m.training for m in hf.modules()]
     assert Model(hf).verify().ok
     assert [m.training for m in hf.modules()] == modes
+
+
+ROWS = {  # model -> row -> modules that exist and are the wrong ones, one of another size first
+    "llama": {
+        "embed": ("rotary_emb", "norm", "layers"), "ln_final": ("rotary_emb", "embed_tokens"),
+        "ln1": ("self_attn.k_proj", "self_attn"), "ln2": ("mlp.up_proj", "self_attn"),
+        "post_attn": ("self_attn.v_proj", "mlp.down_proj"), "post_mlp": ("mlp.gate_proj", "self_attn.o_proj"),
+        "attn": ("mlp", "self_attn.o_proj"), "q": ("self_attn.k_proj", "self_attn.o_proj"),
+        "k": ("self_attn.q_proj", "self_attn.v_proj"), "v": ("mlp.gate_proj", "self_attn.k_proj"),
+        "qkv": ("self_attn.q_proj", "mlp.up_proj"), "o": ("mlp.down_proj", "self_attn.q_proj"),
+        "gate": ("self_attn.k_proj", "mlp.act_fn"), "up": ("self_attn.o_proj", "mlp.act_fn"),
+        "gate_up": ("mlp.gate_proj", "self_attn.q_proj"), "down": ("self_attn.k_proj", "self_attn.o_proj"),
+        "mid": ("mlp.down_proj", "input_layernorm")},
+    "gpt2": {
+        "embed": ("h", "wpe"), "pos_embed": ("h", "wte"), "ln_final": ("wpe", "wte"),
+        "ln1": ("mlp.c_fc", "attn.attn_dropout"), "ln2": ("attn.c_attn", "attn"), "post_attn": ("mlp.c_fc", "mlp.c_proj"),
+        "post_mlp": ("attn.c_attn", "attn.c_proj"), "attn": ("mlp", "mlp.act"), "qkv": ("ln_1", "mlp.c_fc"),
+        "o": ("attn.c_attn", "mlp.c_proj"), "gate": ("attn.c_attn", "mlp.act"), "up": ("ln_1", "mlp.c_fc"),
+        "gate_up": ("mlp.c_fc", "attn.c_attn"), "down": ("mlp.c_fc", "attn.c_proj"), "mid": ("attn.c_attn", "ln_1")},
+}
+
+
+def one_layer(family):
+    """A model of one block: a table is wrong in the first as in the last."""
+    hf = build(family)
+    blocks = hf.transformer.h if family == "gpt2" else hf.model.layers
+    del blocks[1:]
+    hf.config.num_hidden_layers = 1
+    return hf
+
+
+@pytest.mark.parametrize(("family", "row"), [(family, row) for family, rows in ROWS.items() for row in rows])
+def test_every_row_that_names_an_existing_module_of_the_wrong_kind_is_found_out_and_nothing_crashes(
+        monkeypatch, family, row):
+    right = FAMILIES[family]
+    for wrong in ROWS[family][row]:
+        monkeypatch.setitem(FAMILIES, family, replace(right, **{row: wrong}))
+        try:
+            report = Model(one_layer(family)).verify()
+        except FamilyError as error:  # refused at the door
+            assert repr(wrong) in str(error) or "no linear map" in str(error)
+            continue
+        assert not report.ok
+        assert report.broken, (row, wrong)
+        for check in report:
+            if check.name == "the site is there and has its size":
+                assert check.sites[0] in report.broken
+                assert " names " in report.broken[check.sites[0]]
+        json.loads(json.dumps(report.to_dict()), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert "FAILED" in repr(report)
+
+
+@pytest.mark.parametrize(("family", "changes", "site", "words"), [
+    ("llama", dict(gate="self_attn.k_proj"), "mlp_pre",
+     "gate = 'self_attn.k_proj' names Linear, whose output has 16 numbers per token; mlp_pre needs d_mlp 48 "
+     "(what down = 'mlp.down_proj' takes)"),
+    ("llama", dict(q="self_attn.k_proj"), "q",
+     "q = 'self_attn.k_proj' names Linear, whose output has 16 numbers per token; q needs head 4 · d_head 8 = 32 "
+     "(o = 'self_attn.o_proj' makes d_head 8)"),
+    ("gpt2", dict(qkv="mlp.c_fc"), "v",
+     "qkv = 'mlp.c_fc' names Conv1D, whose output has 128 numbers per token; v needs (head + 2 · kv_head) · d_head = 96 "
+     "(o = 'attn.c_proj' makes d_head 8)"),
+    ("llama", dict(attn="mlp"), "pattern", "attn = 'mlp' names LlamaMLP, which computes no attention that can be read"),
+    ("llama", dict(embed="rotary_emb"), "embed", "embed = 'rotary_emb' names LlamaRotaryEmbedding, whose output has 8"),
+])
+def test_a_refused_site_says_which_row_names_what_and_which_sizes_met(monkeypatch, family, changes, site, words):
+    report = with_table(monkeypatch, family, changes).verify()
+    assert report.broken[site].startswith(words), report.broken[site]
+    assert "resid_pre" not in report.broken
+    assert "resid_post" not in report.broken
+
+
+@pytest.mark.parametrize(("family", "changes"), [
+    ("phi3", dict(gate="mlp.gate_up_proj", gate_up=None, up=None)),  # twice as wide as mlp_post
+    ("llama", dict(gate="mlp.up_proj", up=None)),  # as wide, and the other branch
+    ("llama", dict(up=None)),  # act(mlp_pre) lacks a factor
+    ("gpt2", dict(gate="mlp.act")),  # act applied already
+    ("llama", dict(gate="mlp.act_fn")),
+])
+def test_an_mlp_pre_whose_activation_is_not_mlp_post_is_found_out(monkeypatch, family, changes):
+    report = with_table(monkeypatch, family, changes).verify()
+    assert "mlp_pre" in report.broken
+    assert not set(report.broken) - {"mlp_pre", "mlp_pre_linear"}
+
+
+def test_a_machine_out_of_memory_is_no_fault_of_the_table(monkeypatch):
+    from hooklab.model.verification import passes
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = Model(build("gpt2"))
+    monkeypatch.setattr(passes, "capture", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        model.verify()
