@@ -509,6 +509,30 @@ def test_the_write_of_a_node_and_the_tokens_that_it_speaks_for(family):
     np.testing.assert_allclose(found.values, logits.topk(3).values.detach().numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["gemma2", "olmo2"])
+def test_what_a_node_writes_has_come_through_the_norm_behind_attention_and_mlp(family):
+    model, at = opened(family), 3
+    block, kept = model.hf.model.layers[1], {}
+    norms = {"attn": block.post_attention_layernorm, "mlp": block.post_feedforward_layernorm}
+    heard = [norm.register_forward_hook(lambda m, args, out, name=name: kept.update({name: (args[0][0], out[0])}))
+             for name, norm in norms.items()]
+    with torch.no_grad():
+        values = reference(model.hf, torch.tensor([model.tokens(CLEAN).ids[0]]))
+        model.hf(torch.tensor([model.tokens(CLEAN).ids[0]]))
+    for hook in heard:
+        hook.remove()
+    carried = {name: after[at] / before[at] for name, (before, after) in kept.items()}  # these norms take no mean away
+    down = block.mlp.down_proj.weight.detach()
+    o_proj = block.self_attn.o_proj.weight.detach().T.unflatten(0, (4, -1))
+    head = values["L1.z"][0, at, 2] @ o_proj[2] * carried["attn"]
+    pair = values["L1.pattern"][0, 2, at, 1] * values["L1.v"][0, 1, 2 // (4 // model.facts.n_kv_heads)] @ o_proj[2]
+    neuron = values["L1.mlp_post"][0, at, 5] * down[:, 5] * carried["mlp"]
+    for name, write in {f"L1H2 @{at}": head, f"L1N5 @{at}": neuron, f"L1H2.pattern[{at},1]": pair * carried["attn"]}.items():
+        np.testing.assert_allclose(node_write(model, CLEAN, name).detach().numpy(), write.numpy(), atol=1e-5, rtol=1e-4)
+    heads = sum(node_write(model, CLEAN, f"L1H{n} @{at}") for n in range(4))
+    np.testing.assert_allclose(heads.detach().numpy(), values["L1.attn_out"][0, at].numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2"])
 def test_the_tokens_that_drive_a_neuron_are_those_of_every_embedding_through_norm_and_mlp(family):
     model = opened(family)

@@ -85,6 +85,21 @@ def test_write_strength_of_weights_alone_is_the_norm_of_the_whole_matrix():
     np.testing.assert_allclose(write_heads(opened("llama")).values, expected, rtol=1e-5)
 
 
+def test_write_strength_has_the_number_that_a_model_multiplies_its_writes_by_once():
+    hf, kept = build("granite").double(), {}
+    for layer, block in enumerate(hf.model.layers):
+        block.self_attn.o_proj.register_forward_hook(lambda m, args, out, layer=layer: kept.update({layer: args[0]}))
+    with torch.no_grad():
+        hf(torch.tensor(RAGGED[:1]))
+    expected = []
+    for layer, block in enumerate(hf.model.layers):
+        w_o = block.self_attn.o_proj.weight.detach().T.unflatten(0, (4, -1))
+        writes = torch.einsum("phd,hdm->phm", kept[layer][0].unflatten(-1, (4, -1)), w_o)
+        expected.append((writes * hf.config.residual_multiplier).norm(dim=-1).mean(0).tolist())
+    assert hf.config.residual_multiplier not in (0, 1)
+    np.testing.assert_allclose(write_heads(opened("granite"), RAGGED[:1]).values, expected, rtol=2e-5)
+
+
 @pytest.mark.parametrize("planted", [(0, 3), (1, 0)])
 def test_a_planted_big_head_writes_most(planted):
     hf = build("gpt2")

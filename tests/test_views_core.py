@@ -59,7 +59,7 @@ class Probe(View):
 
     def wait(self):
         self.inside.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return {"sum": float(self._values.sum())}, []
 
     def fail(self):
@@ -528,12 +528,12 @@ def test_closing_an_older_view_waits_for_nobody(shell):
     answered = []
     thread = threading.Thread(target=lambda: answered.append(old.answer("wait", {})))
     thread.start()
-    assert old.inside.wait(10)
+    assert old.inside.wait(60)
     shell.run("one", "m2")
     new = Probe()  # closes the old one while it answers
     assert old._closed and old.freed == 0 and not new._closed
     old.gate.set()
-    thread.join(10)
+    thread.join(60)
     assert answered == [({"sum": 15.0}, [])]
     assert old.freed == 1 and not hasattr(old, "_values")
 
@@ -575,14 +575,14 @@ def test_a_question_from_another_thread_waits_its_turn(sent):
     view = Probe()
     first = threading.Thread(target=ask, args=(view, "wait", {}, "first"))
     first.start()
-    assert view.inside.wait(10)
+    assert view.inside.wait(60)
     second = threading.Thread(target=ask, args=(view, "row", {"row": 0}, "second"))
     second.start()
     second.join(0.2)
     assert sent == [] and second.is_alive()
     view.gate.set()
-    first.join(10)
-    second.join(10)
+    first.join(60)
+    second.join(60)
     assert [content["id"] for _, content, _ in sent] == ["first", "second"]
 
 
@@ -590,11 +590,11 @@ def test_choosing_does_not_wait_for_an_answer(sent):
     view = Probe()
     thread = threading.Thread(target=ask, args=(view, "wait"))
     thread.start()
-    assert view.inside.wait(10)
+    assert view.inside.wait(60)
     view.select(layer=1)
     assert view.selection == {"layer": 1} and sent == []
     view.gate.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_an_interrupted_answer_is_said_and_passed_on(sent, monkeypatch):

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ..address import check_index
 from ..errors import LayerError, RecordError, did_you_mean
-from ..model import ports
 from ..model.factored import Factored
 from ..model.model import Model
+from ..model.writes import gained, norm_behind
 from ..records import Scores
 
 KINDS = {"q": "queries", "k": "keys", "v": "values"}
@@ -78,13 +78,10 @@ def composition(model: Model, kinds: str | Sequence[str] = "qkv", *, fold: bool 
 
 def _written(model: Model, layer: int, moved: Factored, fold: bool) -> Factored:
     """OV with what a norm behind attention does to a write, except that it divides all writes of a layer by one number."""
-    norm = model.layout.role(layer, "post_attn") if fold else None
-    if norm is None:
+    if not fold or norm_behind(model, layer, "attn_out") is None:
         return moved
-    kind = model.layout.family.norm
-    right = ports.wide(moved.right)
-    centred = right - right.mean(-1, keepdim=True) if ports.centres(kind) else right
-    return Factored(ports.wide(moved.left), centred * torch.as_tensor(ports.norm_gain(norm, kind)).detach().to(right))
+    right = gained(model, layer, "attn_out", moved.right).detach()
+    return Factored(moved.left.to(right.dtype), right)
 
 
 def shared(first: Factored, second: Factored) -> Tensor:

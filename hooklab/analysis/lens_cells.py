@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..address import Place, parse
-from ..model import unembedding
+from ..model import writes
 from ..runtime.trace import places
 from .asking import listed
 from .lens_values import LensError
@@ -58,11 +58,11 @@ class Cell:
         """Its values [row d_model], as they are in the stream, from those of its site."""
         value, layer, number = values[str(self.source)], self.layer or 0, self.number or 0
         if self.site == "result":
-            return unembedding.heads_written(model, layer, value, [number])[..., 0, :]
+            return writes.heads_written(model, layer, value, [number])[..., 0, :]
         if self.site == ATTENTION_BIAS:
-            return unembedding.attention_bias(model, layer, value)
+            return writes.attention_bias(model, layer, value)
         if self.site == "mlp_post":
-            return unembedding.neurons_written(model, layer, value, [number])[..., 0, :]
+            return writes.neurons_written(model, layer, value, [number])[..., 0, :]
         return value
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..compiler.plan.spots import Spot
 from ..model import ports
+from ..model.writes import norm_behind
 from . import node_latents
 from .node_parts import Columns, Family, Part, Pass, grid
 from .node_table import Kind
@@ -72,10 +73,10 @@ def _out(seen: Pass, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """z [pos head d_head], W_O [head d_head d_model], and what carries writes into the stream, [pos d_model]."""
     z = seen.values[Spot("z", layer)]
     out = ports.wide(seen.model.W.O[layer]).to(z)
-    if seen.model.layout.role(layer, "post_attn") is None:
+    if norm_behind(seen.model, layer, "attn_out") is None:
         return z, out, torch.ones_like(z[:, 0, :1])
     whole = torch.einsum("phd,hdm->pm", z, out) + ports.wide(seen.model.W.b_O[layer]).to(z)
-    return z, out, seen.carried(layer, "post_attn", whole)
+    return z, out, seen.carried(layer, "attn_out", whole)
 
 
 def _heads(seen: Pass, layer: int) -> Part:
@@ -119,9 +120,9 @@ def _neuron_out(seen: Pass, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Activations [pos neuron], W_out [neuron d_model], and what carries writes into the stream, [pos d_model]."""
     a = seen.values[Spot("mlp_post", layer)]
     out = ports.wide(seen.model.W.Out[layer]).to(a)
-    if seen.model.layout.role(layer, "post_mlp") is None:
+    if norm_behind(seen.model, layer, "mlp_out") is None:
         return a, out, torch.ones_like(a[:, :1])
-    return a, out, seen.carried(layer, "post_mlp", a @ out + ports.wide(seen.model.W.b_Out[layer]).to(a))
+    return a, out, seen.carried(layer, "mlp_out", a @ out + ports.wide(seen.model.W.b_Out[layer]).to(a))
 
 
 def _neurons(seen: Pass, layer: int) -> Part:

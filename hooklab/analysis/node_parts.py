@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..compiler.plan.spots import Spot
 from ..model import ports
+from ..model.writes import entering, norm_behind
 from .attribute import AttributionError
 from .node_table import Kind
 
@@ -56,16 +57,12 @@ class Pass:
         assert self.end.layer is not None
         return range(self.end.layer + (self.end.site == "resid_post"))
 
-    def carried(self, layer: int, name: str, whole: Tensor) -> Tensor:
+    def carried(self, layer: int, site: str, whole: Tensor) -> Tensor:
         """What the norm behind attention (or the MLP) multiplies each write by, its divisor as it is, [pos d_model]."""
-        norm = self.model.layout.role(layer, name)
-        if norm is None:
-            return torch.ones_like(whole)
-        kind = self.model.layout.family.norm
-        if kind == "layer":
+        if norm_behind(self.model, layer, site) is not None and ports.centres(self.model.layout.family.norm):
             raise AttributionError(f"{self.model.facts.family} writes through a norm that takes a mean away: take attention "
                                    "and mlps in place of heads and neurons")
-        return ports.norm_gain(norm, kind) / ports.norm_scale(norm, kind)(whole)
+        return entering(self.model, layer, site, torch.ones_like(whole)[:, None], lambda: whole)[:, 0]
 
 
 @dataclass(frozen=True)

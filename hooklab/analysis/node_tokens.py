@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..address import Place
 from ..errors import RecordError, SiteError
 from ..model import ports
+from ..model.writes import entering, heads_written, neurons_written, norm_behind
 from ..records import Scores
 from ..runtime.trace import places
 from .asking import whole
@@ -31,7 +33,7 @@ ROOM = 2**24
 
 
 def node_write(model: Model, prompt: Any, node: str) -> Tensor:
-    """What a node adds to the stream, [d_model]; a norm behind attention or the MLP is not counted.
+    """What a node adds to the stream, [d_model], through the norm behind attention or the MLP if there is one (Gemma 2).
 
     Args:
         model: An opened model.
@@ -65,10 +67,22 @@ def node_write(model: Model, prompt: Any, node: str) -> Tensor:
     value = ports.wide(model.capture(prompt, address, at=at or "last")[str(place)])
     if len(value) != 1:
         raise SiteError(f"{node} is {len(value)} nodes: name one token of one prompt.")
-    if place.neurons is None:
-        return value.reshape(-1)
-    assert place.layer is not None
-    return value.reshape(()) * ports.wide(model.W.Out[place.layer])[place.neurons[0]].to(value)
+    return _entered(model, prompt, place, at or "last", value)
+
+
+def _entered(model: Model, prompt: Any, place: Place, at: str, value: Tensor) -> Tensor:
+    """The value of one node as it comes into the stream: a norm on the way divides by what the whole layer writes."""
+    layer = place.layer
+    if place.neurons is not None:
+        assert layer is not None
+        if norm_behind(model, layer, "mlp_out") is None:
+            return value.reshape(()) * ports.wide(model.W.Out[layer])[place.neurons[0]].to(value)
+        mlp_post = ports.wide(model.capture(prompt, f"L{layer}.mlp_post", at=at)[f"L{layer}.mlp_post"])
+        return neurons_written(model, layer, mlp_post.reshape(-1), place.neurons)[0]
+    if place.heads is not None and layer is not None and norm_behind(model, layer, "attn_out") is not None:
+        result = ports.wide(model.capture(prompt, f"L{layer}.result", at=at)[f"L{layer}.result"])
+        return heads_written(model, layer, result.reshape(-1, value.shape[-1]), place.heads)[0]
+    return value.reshape(-1)
 
 
 def _writes(site: str, neuron: bool) -> bool:
@@ -81,13 +95,15 @@ def _of_pair(model: Model, prompt: Any, head: str, query: int, key: int) -> Tens
     assert place.layer is not None and place.heads is not None
     layer, number = place.layer, place.heads[0]
     group = model.facts.n_heads // model.facts.n_kv_heads
-    acts = model.capture(prompt, [f"{head}.pattern", f"L{layer}.v"])
+    acts = model.capture(prompt, [f"{head}.pattern", f"L{layer}.v", f"L{layer}.result"])
     if len(acts[str(place)]) != 1:
         raise SiteError(f"{head}.pattern[{query},{key}] is a node of each of {len(acts[str(place)])} prompts: take one.")
     pattern, v = ports.wide(acts[str(place)][0, 0]), ports.wide(acts[f"L{layer}.v"][0, :, number // group])
     if not all(-len(v) <= index < len(v) for index in (query, key)):
         raise SiteError(f"{head}.pattern[{query},{key}]: this prompt has {len(v)} tokens.")
-    return pattern[query, key] * (v[key] @ ports.wide(model.W.O[layer, number]).to(v))
+    write = pattern[query, key] * (v[key] @ ports.wide(model.W.O[layer, number]).to(v))
+    result = ports.wide(acts[f"L{layer}.result"][0, query])  # [head d_model]
+    return entering(model, layer, "attn_out", write[None], lambda: result.sum(0) + model.W.b_O[layer].to(result))[0]
 
 
 # What drives a neuron -------------------------------------------------------------------------------------------------

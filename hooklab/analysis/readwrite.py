@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..address import check_index
-from ..model import linear, ports
+from ..model.writes import heads_written
 from ..positions import resolve
 from ..records import Scores
 from .asking import whole
@@ -68,7 +68,7 @@ def write_heads(model: Model, prompts: Any = None, positions: Any = "all", *, se
         out = model.W.O[seen.layer].double()
         for example in seen.examples:
             z = seen.of("z", example)[rows[example]]
-            found[example, seen.layer] = _entering(model, seen.layer, head_writes(z, out)).norm(dim=-1).mean(0).cpu().numpy()
+            found[example, seen.layer] = _length(heads_written(model, seen.layer, head_writes(z, out)))
 
     watch(model, prompt, ("z",), visit)
     return averaged(found, ("layer", "head"), {}, seed, unit="length", name="write strength", note="mean length of z W_O")
@@ -152,14 +152,9 @@ def head_writes(z: Tensor, out: Tensor) -> Tensor:
     return torch.einsum("phd,hdm->phm", z, out.to(z.device))
 
 
-def _entering(model: Model, layer: int, writes: Tensor) -> Tensor:
-    """What of it comes into the stream [pos head d_model]: multiplied, or through the norm behind attention."""
-    norm = model.layout.role(layer, "post_attn")
-    if norm is None:
-        return writes * model.layout.factor("attn_out")
-    bias, kind = linear.bias(model.layout.role(layer, "o")), model.layout.family.norm
-    whole = writes.sum(1) if bias is None else writes.sum(1) + bias.to(writes)
-    return ports.norm_held(norm, kind, writes, ports.norm_scale(norm, kind)(whole)[:, None]).detach()
+def _length(writes: Tensor) -> np.ndarray:
+    """The mean over tokens of the lengths of writes [pos head d_model], [head]."""
+    return writes.detach().norm(dim=-1).mean(0).cpu().numpy()
 
 
 def _direction(model: Model, given: Any) -> Tensor:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from einops import rearrange
+from torch import Tensor
 
 from ..address import Place
-from ..model import linear, ports
+from ..model import linear
+from ..model.writes import entering, norm_behind
 from .single import Single
 from .stream import EMBEDDINGS
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 BY = ("layers", "components", "heads", "neurons")
 """How finely; each takes apart further what the one before names. `heads` leaves MLPs whole."""
 
+BIASES = {"attn_out": ("o", "b_O"), "mlp_out": ("down", "b_Out")}
+"""What writes -> the matrix whose bias is added, and the bias."""
 Part = tuple[str, Tensor]
 """A label and a vector at every position, [pos d_model]."""
 
@@ -64,33 +68,28 @@ def _heads(model: Model, seen: Single, layer: int) -> Iterator[Part]:
     out = model.W.O[layer].double().cpu()  # [head d_head d_model]
     vectors = torch.einsum("phd,hdm->hpm", seen[f"L{layer}.z"], out)
     labels = [f"L{layer}H{head}" for head in range(len(vectors))]
-    return _with_bias(model, labels, vectors, layer, "o", model.layout.role(layer, "post_attn"))
+    return _with_bias(model, labels, vectors, layer, "attn_out")
 
 
 def _neurons(model: Model, seen: Single, layer: int) -> Iterator[Part]:
     out = model.W.Out[layer].double().cpu()  # [neuron d_model]
     vectors = torch.einsum("pn,nm->npm", seen[f"L{layer}.mlp_post"], out)
     labels = [f"L{layer}N{neuron}" for neuron in range(len(vectors))]
-    return _with_bias(model, labels, vectors, layer, "down", model.layout.role(layer, "post_mlp"))
+    return _with_bias(model, labels, vectors, layer, "mlp_out")
 
 
-def _with_bias(model: Model, labels: list[str], vectors: Tensor, layer: int, role: str,
-               norm: nn.Module | None) -> Iterator[Part]:
-    """Parts [part pos d_model] and the bias that is added to them, through the norm that comes next."""
-    bias, name = linear.bias(model.layout.role(layer, role)), {"o": "b_O", "down": "b_Out"}[role]
-    shift = torch.zeros(()) if bias is None else getattr(model.W, name)[layer].double().cpu()
-    fixed: Tensor | None = None if bias is None else shift.expand(vectors.shape[1:])
-    if norm is not None:
-        kind = model.layout.family.norm
-        divisor = ports.norm_scale(norm, kind)(vectors.sum(0) + shift)
-
-        def through(x: Tensor) -> Tensor:
-            return ports.norm_held(norm, kind, x, divisor).detach()
-
-        own: Tensor | None = getattr(norm, "bias", None)
-        vectors, fixed = through(vectors), None if fixed is None else through(fixed)
-        if own is not None:
-            fixed = (own.detach().double().cpu() + (0.0 if fixed is None else fixed)).expand(vectors.shape[1:])
-    yield from zip(labels, vectors, strict=True)
+def _with_bias(model: Model, labels: list[str], vectors: Tensor, layer: int, site: str) -> Iterator[Part]:
+    """Parts [part pos d_model] and the bias that is added to them, as they come into the stream."""
+    role, name = BIASES[site]
+    shift = getattr(model.W, name)[layer].double().cpu() if linear.bias(model.layout.role(layer, role)) is not None else None
+    parts = vectors if shift is None else torch.cat([vectors, shift.expand_as(vectors[:1])])
+    through = rearrange(parts, "part pos m -> pos part m")
+    through = entering(model, layer, site, through, lambda: parts.sum(0)).detach()
+    entered = list(rearrange(through, "pos part m -> part pos m"))
+    yield from zip(labels, entered, strict=False)
+    fixed = None if shift is None else entered[-1]
+    own = getattr(norm_behind(model, layer, site), "bias", None)
+    if own is not None:  # the norm's own
+        fixed = (own.detach().double().cpu() + (0.0 if fixed is None else fixed)).expand(vectors.shape[1:])
     if fixed is not None:
         yield f"L{layer}.{name}", fixed

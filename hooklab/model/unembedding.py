@@ -6,7 +6,6 @@ adds up to the logits before any soft-cap; the norm's bias and the head's belong
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,40 +80,6 @@ def logit_bias(model: Model, ids: Tensor | None = None) -> Tensor:
     """What the final norm's bias and the head's add to the logits of every prediction: [d_vocab], or [token]."""
     bias = model.W.folded().b_U
     return bias if ids is None else bias[ids.to(bias.device)]
-
-
-def heads_written(model: Model, layer: int, result: Tensor, heads: list[int]) -> Tensor:
-    """What heads add to the stream, [… head d_model], of the site `result`: through the norm after attention, if any.
-
-    That norm's divisor is the real one, so the heads and `attention_bias` add up to `attn_out`.
-    """
-    return _behind(model, layer, "post_attn", result[..., heads, :], lambda: _attention(model, layer, result))
-
-
-def attention_bias(model: Model, layer: int, result: Tensor) -> Tensor:
-    """What attention's output bias adds to the stream, [… d_model], beside heads of `result` [… head d_model]."""
-    bias = model.W.b_O[layer].to(result).expand_as(result[..., :1, :])
-    return _behind(model, layer, "post_attn", bias, lambda: _attention(model, layer, result))[..., 0, :]
-
-
-def neurons_written(model: Model, layer: int, mlp_post: Tensor, neurons: list[int]) -> Tensor:
-    """What neurons add to the stream, [… neuron d_model], of the site `mlp_post` [… d_mlp]."""
-    def whole() -> Tensor:
-        return mlp_post @ model.W.Out[layer].to(mlp_post) + model.W.b_Out[layer].to(mlp_post)
-
-    return _behind(model, layer, "post_mlp", mlp_post[..., neurons, None] * model.W.Out[layer, neurons].to(mlp_post), whole)
-
-
-def _attention(model: Model, layer: int, result: Tensor) -> Tensor:
-    return result.sum(-2) + model.W.b_O[layer].to(result)
-
-
-def _behind(model: Model, layer: int, role: str, parts: Tensor, whole: Callable[[], Tensor]) -> Tensor:
-    """Parts [… part d_model] of a write behind the norm that the whole [… d_model] goes through on its way, if any."""
-    norm, kind = model.layout.role(layer, role), model.layout.family.norm
-    if norm is None:
-        return parts
-    return ports.norm_held(norm, kind, parts, ports.norm_scale(norm, kind)(whole())[..., None, :]).to(parts.dtype)
 
 
 def _final(model: Model) -> Any:

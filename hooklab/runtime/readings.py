@@ -15,7 +15,8 @@ from ..compiler.plan.cells import Axis
 from ..compiler.plan.readings import Reading
 from ..compiler.plan.spots import Spot
 from ..errors import HooklabError
-from ..model.unembedding import heads_written, lens_logits
+from ..model.unembedding import lens_logits
+from ..model.writes import heads_written
 from .evaluate import columns
 from .measure import token_ids
 from .store import Block, Store, trouble
