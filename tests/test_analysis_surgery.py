@@ -155,6 +155,26 @@ def test_the_curve_starts_at_the_whole_model_and_takes_the_weakest_first():
         assert curve.labels.tolist() == ["0 of 8 heads", "2 of 8 heads", "8 of 8 heads"]
 
 
+def test_the_weakest_neurons_go_first_and_the_measure_is_that_of_the_model_without_them():
+    hf = tiny_models.build("gpt2")
+    width = hf.transformer.h[0].mlp.c_proj.weight.shape[0]
+    values = torch.randn(2, width, generator=torch.Generator().manual_seed(5))
+    order = [divmod(int(cell), width) for cell in values.abs().flatten().argsort()]
+    expected = []
+    for gone in (0, width // 2, 2 * width):
+        without = copy.deepcopy(hf)
+        with torch.no_grad():
+            for layer, neuron in order[:gone]:
+                without.transformer.h[layer].mlp.c_proj.weight[neuron] = 0
+            expected.append(float(without(IDS).logits.square().mean()))
+    with hl.load(hf, verify=False) as model:
+        curve = pruning_curve(model, hl.Scores(values.numpy(), ("layer", "neuron")),
+                              lambda pruned: float(pruned.hf(IDS).logits.detach().square().mean()), shares=(0, 0.25, 1))
+    np.testing.assert_allclose(curve.values, expected, rtol=1e-6)
+    assert len(set(expected)) == 3
+    assert curve.labels.tolist() == [f"{n} of {2 * width} neurons" for n in (0, width // 2, 2 * width)]
+
+
 @pytest.mark.parametrize("scores, shares", [
     (hl.Scores(np.zeros(3), ("layer",)), (0,)), (hl.Scores(np.full((2, 4), np.nan), ("layer", "head")), (0,)),
     (hl.Scores(np.zeros((2, 4)), ("layer", "head")), (1.5,))], ids=["other axes", "not numbers", "more than all"])

@@ -135,6 +135,10 @@ def test_a_ragged_batch_equals_its_rows_alone(model, side):
             columns = slice(-len(ids), None) if side == "left" else slice(0, len(ids))
             for address in addresses:
                 value = batch[address][row]
+                if address.endswith("pattern"):  # what a token looks at is in its own example, all of it
+                    outside = value[:, columns].clone()
+                    outside[..., columns] = 0
+                    assert not outside.any(), (address, row)
                 value = value[:, columns, columns] if value.ndim == 3 and address.endswith(("scores", "pattern")) \
                     else value[columns]
                 assert error(value, alone[address][0]) <= LIMIT, (address, row)

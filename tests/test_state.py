@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import warnings
 
 import pytest
 import torch
@@ -13,6 +15,13 @@ from hooklab.model.model import Model
 
 IDS = [[3, 4, 5, 6, 7, 8]]
 FAMILIES = ["gpt2", "llama", "gemma2", "gpt_neo", "falcon", "bloom", "bert"]
+
+
+def loggers():
+    """How every logger is set that is not hooklab's own: level, handlers, filters, whether it is off and passes on."""
+    known = {name: logging.getLogger(name) for name in ("", *logging.root.manager.loggerDict) if "hooklab" not in name}
+    return {name: (one.level, list(one.handlers), list(one.filters), one.disabled, one.propagate)
+            for name, one in known.items()}
 
 
 class State:
@@ -28,6 +37,7 @@ class State:
         self.hooks = self.count_hooks()
         self.flags = [p.requires_grad for p in hf.parameters()]
         self.training = hf.training
+        self.logging, self.warnings = loggers(), list(warnings.filters)
 
     def count_hooks(self):
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
@@ -40,6 +50,7 @@ class State:
         assert self.count_hooks() == self.hooks
         assert [p.requires_grad for p in self.hf.parameters()] == self.flags
         assert self.hf.training == self.training
+        assert loggers() == self.logging and warnings.filters == self.warnings
         assert not _RUNNING
         assert not torch.overrides._get_current_function_mode_stack()
         with torch.no_grad():
