@@ -64,7 +64,7 @@ def waiting(marker):
 def alone(folder, size=8, count=None):
     """All of it in this process."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1"}
-    return parts.store_in_parts(Fill(size), count, folder, engine="rank", settings={"n": size}, timeout=60)
+    return parts.store_in_parts(Fill(size), count, folder, engine="rank", settings={"n": size}, timeout=300)
 
 
 def main(folder, kills, seed=0):
@@ -128,7 +128,7 @@ def callers(folder):
     for _ in range(2):
         made.append(os.fork())
         if not made[-1]:
-            parts.store_in_parts(Fill(3, slowly=0.01), 8, folder / "acts", workers=1, timeout=60)
+            parts.store_in_parts(Fill(3, slowly=0.01), 8, folder / "acts", workers=1, timeout=300)
             os._exit(0)
     ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in made]
     lines = [line for one in (folder / ".acts.parts" / "journal").iterdir() for line in one.read_text().splitlines()]
@@ -141,7 +141,7 @@ def deaths(folder):
     """What is said when a part ends every worker."""
     parts.Process = Forked
     try:
-        parts.run_parts(Deadly(12), 2, folder / "deadly", workers=1, timeout=60)
+        parts.run_parts(Deadly(12), 2, folder / "deadly", workers=1, timeout=300)
     except RecordError as error:
         return str(error), sorted(p.name for p in (folder / "deadly" / "parts").iterdir())
 
@@ -160,7 +160,7 @@ def parts_of(store):
 
 if __name__ == "__main__":
     if sys.argv[1] == "rank":  # one of several, as torchrun would start it
-        made = parts.store_in_parts(Fill(4, slowly=0.01), None, sys.argv[2], engine="rank", settings={"n": 4}, timeout=60)
+        made = parts.store_in_parts(Fill(4, slowly=0.01), None, sys.argv[2], engine="rank", settings={"n": 4}, timeout=300)
         print(json.dumps([os.environ["RANK"], len(made), os.getpid()]))
         sys.exit()
 

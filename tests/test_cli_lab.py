@@ -259,7 +259,7 @@ def test_it_serves_the_tutorials_until_it_is_interrupted(shipped, tmp_path):
         kernels = children(process.pid)
         assert kernels
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=180)
         assert process.returncode == 0, rest
         assert "Traceback" not in rest
     finally:

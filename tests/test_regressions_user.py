@@ -90,7 +90,7 @@ def test_a_warning_is_one_line_and_comes_with_every_run_of_the_cell(tmp_path):
     script = ("from IPython.core.interactiveshell import InteractiveShell as Shell; shell = Shell.instance()\n"
               f"for cell in ['%load_ext hooklab', {cell!r}, {cell!r}]: shell.run_cell(cell)\n"
               "import warnings; assert warnings.formatwarning.__module__ == 'warnings'")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True,
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True,
                           cwd=ROOT, env={**os.environ, "IPYTHONDIR": str(tmp_path)})
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["HooklabWarning"] * 2
 
