@@ -42,6 +42,10 @@ zeroed = model.run(prompts + "run zeroed on clean:\\n    zero each L*H* @last")
 active = np.stack([one[0].numpy() for one in model.capture(clean, "L*.mlp_post", at="last").values()])
 edges = hl.analysis.edges(model, clean, corrupt, answer=" Mary", wrong=" John")
 layers = model.run(prompts + "run zeroed on clean:\\n    zero each L*.mlp_out @last")
+table = hl.analysis.nodes(model, clean, answer=" Mary", wrong=" John", kinds=("tokens", "heads", "neurons", "mlps"))
+rows = [{"text": text, "names": kind} for text, kind in ((clean, "two"), (corrupt, "two"), ("Mary went to the store", "one"),
+                                                        ("The store was closed", "none"))]
+hl.extract(model, rows, ["L2.resid_post", "L3.pattern"], "acts", metadata=["text", "names"])
 '''
 VIEWS: dict[str, tuple[str, str]] = {
     "attention": ("hl.view.attention(model, clean)", "layer=4, head=0, pos=-1"),
@@ -60,6 +64,8 @@ VIEWS: dict[str, tuple[str, str]] = {
                  "features=range(24))", "neuron=17"),
     "generation": ("hl.view.generation(model, 'Mary went to the store because', 'zero L2.mlp @new', max_new_tokens=8)",
                    "sample='edited', step=2"),
+    "nodes": ("hl.view.nodes(table, model=model, prompt=clean)", "node='L4H0 @14'"),
+    "store": ("hl.view.store('acts', model=model)", "example='2'"),
     "runs": ('hl.view.runs({"patched": patched, "zeroed": zeroed, "layers": layers})', "run='zeroed'"),
 }
 """Name -> the code that makes the view, and what is chosen in it."""

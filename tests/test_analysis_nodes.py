@@ -469,7 +469,7 @@ def test_addresses_of_nodes_are_those_of_the_language():
     assert nodes(model, CLEAN, kinds="tokens", target=pair[0]).metric == pair[0]
 
 
-def test_a_table_is_shown_as_bars_as_pandas_and_as_html_that_shows_and_never_interprets():
+def test_a_table_is_shown_as_a_view_as_pandas_and_as_html_that_shows_and_never_interprets():
     pandas = pytest.importorskip("pandas")
     table = nodes(opened("gpt2"), CLEAN, kinds=("heads", "neurons"), **ANSWERED)
     frame = table.to_pandas()
@@ -477,8 +477,9 @@ def test_a_table_is_shown_as_bars_as_pandas_and_as_html_that_shows_and_never_int
     best = frame.nlargest(5, "direct_effect")
     assert tuple(best["node"]) == table.nlargest(5).ids
     assert list(best["token"]) == [table.pieces[pos] for pos in best["pos"]]
-    view = table.show(5)
-    assert table.nlargest(5, absolute=True).ids[0] in view.static()
+    view = table.show(most=5)
+    assert all(name in view.static() for name in table.nlargest(5, absolute=True).ids)
+    assert set(view.names) == set(table.nlargest(5, absolute=True).ids)
     odd = Nodes((Kind("heads", "L{layer}H{unit}"),), np.array([[0, 0, 1, 0, -1]]), {"act_grad": np.array([1.0])},
                 ("<script>",), "m", 1.0)
     assert "<script>" not in odd._repr_html_() and "L0H1 @0" in odd._repr_html_()

@@ -26,10 +26,17 @@ from browser import CHROMIUM, PATIENCE, STATE, Notebook, expect, serve_marimo, u
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="there is no Chromium on this machine")
 
 SETUP = '''
-import comm, ipywidgets, json, matplotlib, numpy as np, hooklab as hl
+import comm, ipywidgets, json, matplotlib, numpy as np, torch, hooklab as hl
 model = hl.load("lab")
 clean = "When Mary and John went to the store, John gave a drink to"
 corrupt = "When Mary and John went to the store, Mary gave a drink to"
+table = hl.analysis.nodes(model, clean, answer=" Mary", wrong=" John", kinds="heads")
+with hl.data.Writer("acts", {"L0.resid_post": ("pos", "d_model")}, model="lab") as writer:
+    for name, split in (("first", "test"), ("second", "train"), ("third", "test")):
+        writer.add(name, {"L0.resid_post": torch.ones(2, 4)}, [5, 6], {"split": split, "text": "Mary and John"})
+    for name in ("<script>alert(1)</script>", "</script>"):
+        writer.add(name, {"L0.resid_post": torch.ones(2, 4)}, [5, 6], {"split": "bad", "odd": name})
+acts = hl.open_store("acts")
 swept = model.run(f"""prompt clean = "{clean}"
 prompt corrupt = "{corrupt}"
 answer " Mary" vs " John"
@@ -81,7 +88,7 @@ class Row:
 
     @property
     def kind(self) -> str:
-        return "grid" if self.name == "sweep" else self.name
+        return {"sweep": "grid", "nodes": "table", "store": "table"}.get(self.name, self.name)
 
 
 RIGHT, DOWN = "ArrowRight", "ArrowDown"
@@ -138,6 +145,14 @@ ROWS = [
         ".hl-token >> nth=2", {"sample": "plain", "step": 2}, (SAY, "plain · step 2"), ".hl-token[tabindex='0']",
         ("Home", RIGHT, RIGHT), {"step": 2},
         "hl.view.generation(model, ''.join(bad[:4] + bad[6:]), max_new_tokens=2, title=bad[0])"),
+    Row("nodes", "hl.view.nodes(table, model=model, prompt=clean)", ("logit_diff = ", "direct effect", "nodes"),
+        "tbody tr[data-key='L4H0 @14']", {"node": "L4H0 @14", "layer": 4, "head": 0, "pos": 14},
+        (SAY, "node L4H0 @14 · token ·to"), "tbody tr[tabindex='0']", (DOWN,), {},
+        "hl.view.nodes(hl.analysis.node_table.Nodes((hl.analysis.node_table.Kind('heads', 'L{layer}H{unit}'),), "
+        "np.array([[0, 0, n, n, -1] for n in range(8)]), {'effect': np.arange(8.0)}, tuple(bad), bad[0]))"),
+    Row("store", "hl.view.store(acts.where(split={'test', 'train'}))", ("second", "3 of 3 examples", "split"),
+        "tbody tr >> nth=1", {"example": "second"}, (SAY, "example second"), "tbody tr[tabindex='0']", ("Home", DOWN),
+        {"example": "second"}, "hl.view.store(acts, title=bad[0])"),
     Row("runs", 'hl.view.runs({"first": swept, "second": hl.Run("metric prob", metrics={"main": {"prob": 0.5}})})',
         ("first", "second", "0.5000", "2 of 2 runs"),
         "tbody tr >> nth=1", {"run": "second"}, ("tr[aria-selected=true]", "second"), "tbody tr[tabindex='0']", (DOWN,),

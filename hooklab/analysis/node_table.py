@@ -260,9 +260,16 @@ class Nodes:
         by = self._first(by)
         return Scores(self[by], ("node",), {"node": self.ids}, name=by.replace("_", " "), note=self.note)
 
-    def show(self, k: int = SHOWN, by: str | None = None) -> Any:
-        """A live view of the `k` nodes furthest from zero, as bars. Raises RecordError, ViewError."""
-        return self.nlargest(k, by, absolute=True).scores(by).show()
+    def show(self, by: str | None = None, **options: Any) -> Any:
+        """A live view of the nodes, those furthest from zero first; options as of `hl.view.nodes`.
+
+        Raises:
+            RecordError: there is no such column.
+            ViewError: as `hl.view.nodes`.
+        """
+        from .. import views
+
+        return views.nodes(self, by=by, **options)
 
     def __repr__(self) -> str:
         names, counts = np.unique(self._under("kind").astype(str), return_counts=True)

@@ -23,6 +23,8 @@ _HOME = {
     "graph": "graphs",
     "features": "dashboards",
     "generation": "continuations",
+    "nodes": "node_tables",
+    "store": "store_tables",
     "runs": "browser",
     "of": "choosing",
     "Board": "boards",

@@ -38,6 +38,32 @@ def selection(given: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, A
     return chosen
 
 
+def together(chosen: Mapping[str, Any], before: Mapping[str, Any], word: str, said: Mapping[Any, Mapping[str, Any]]
+             ) -> dict[str, Any]:
+    """A choice in which an entry of the axis `word` brings its layer, head and the like along, and these bring the entry.
+
+    >>> said = {"L1H2": {"layer": 1, "head": 2}, "L1.mlp": {"layer": 1}}
+    >>> together({"node": "L1H2"}, {}, "node", said)
+    {'node': 'L1H2', 'layer': 1, 'head': 2}
+    >>> together({"layer": 1, "head": 2}, {}, "node", said)
+    {'layer': 1, 'head': 2, 'node': 'L1H2'}
+
+    Args:
+        chosen: What is asked for.
+        before: What was chosen.
+        word: The axis of the entries.
+        said: Entry -> what it says on other axes.
+    """
+    entry = chosen.get(word)
+    rest = {name: key for name, key in chosen.items() if name != word}
+    if entry is not None and (not rest or entry != before.get(word)):
+        return {word: entry, **said[entry]}
+    if entry is not None and rest == dict(said[entry]):
+        return dict(chosen)
+    found = [one for one, words in said.items() if rest and rest == dict(words)]
+    return {**rest, word: found[0]} if len(found) == 1 else rest
+
+
 def options(given: Mapping[str, Any], known: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
     """Options with the values that they may have; an empty tuple stands for any number.
 

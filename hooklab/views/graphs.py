@@ -12,7 +12,7 @@ from .. import html
 from ..analysis.circuits import Circuit
 from ..errors import ViewError, did_you_mean
 from ..records import Scores
-from . import layered, network
+from . import allowed, layered, network
 from .axes import Axis
 from .base import Answer, View
 from .layered import INLETS, Node
@@ -143,15 +143,8 @@ class Graph(View):
     @traitlets.validate("selection")
     def _checked_selection(self, proposal: Any) -> dict[str, Any]:
         """A node brings its layer, head and position along; these, when they name one node, bring the node."""
-        chosen = super()._checked_selection(proposal)
-        if "node" in chosen and chosen["node"] != self.selection.get("node"):
-            return layered.words(next(one for one in self.nodes if one.name == chosen["node"]))
-        said = {word: key for word, key in chosen.items() if word != "node"}
-        found = [one for one in self.nodes if said and said == {
-            word: key for word, key in layered.words(one).items() if word != "node"}]
-        if "node" in chosen and any(one.name == chosen["node"] for one in found):
-            return chosen
-        return {**said, "node": found[0].name} if len(found) == 1 else said
+        said = {one.name: layered.words(one) for one in self.nodes}
+        return allowed.together(super()._checked_selection(proposal), self.selection, "node", said)
 
     def spell(self, selection: Mapping[str, Any]) -> str:
         """The part that is shown, as a group of its components and a run with all others taken out."""

@@ -183,8 +183,8 @@ def _ordered(nodes: Sequence[Node], into: Mapping[int, list[int]]) -> list[int]:
 
 
 def words(one: Node) -> dict[str, Any]:
-    """What a selection says of a node."""
-    found: dict[str, Any] = {"node": one.name}
+    """What a selection says of a node, besides its name."""
+    found: dict[str, Any] = {}
     if one.layer is not None:
         found["layer"] = one.layer
     if one.kind == "head":

@@ -5,6 +5,8 @@ import { number } from "../core/format";
 import type { Facts } from "../core/model";
 import { view } from "../core/stage";
 import { dark, turning } from "../core/theme";
+import { ordered, searching } from "../rows/order";
+import { Grid, Head, Pairs, keyed, searchBox, walking } from "../rows/parts";
 
 type Value = number | "nan" | "inf" | "-inf" | null;
 
@@ -90,24 +92,11 @@ export function size(count: number): string {
 
 /** Rows that hold every word of a search, in the order of a column; what has no value stands last. */
 export function arranged(rows: Row[], search: string, column: Column, down: boolean): Row[] {
-  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = (row: Row) =>
-    [row.name, row.model, row.fingerprint, row.line, row.stored, row.error].join(" ").toLowerCase();
-  const missing = (value: string | number | null) =>
-    value === null || value === "" || (typeof value === "number" && Number.isNaN(value));
-  return rows
-    .filter((row) => words.every((word) => text(row).includes(word)))
-    .map((row, i) => ({ row, i, value: column.of(row) }))
-    .sort((a, b) => {
-      if (missing(a.value) || missing(b.value))
-        return Number(missing(a.value)) - Number(missing(b.value)) || a.i - b.i;
-      const order =
-        typeof a.value === "number" && typeof b.value === "number"
-          ? a.value - b.value
-          : String(a.value).localeCompare(String(b.value), undefined, { numeric: true });
-      return (down ? -order : order) || a.i - b.i;
-    })
-    .map(({ row }) => row);
+  const holds = searching(search);
+  const found = rows.filter(({ name, model, fingerprint, line, stored, error }) =>
+    holds([name, model, fingerprint, line, stored, error].join(" ")),
+  );
+  return ordered(found, column.of, down);
 }
 
 export default view<RunsFacts>("runs", (stage) => {
@@ -152,27 +141,11 @@ export default view<RunsFacts>("runs", (stage) => {
 
   // The table ------------------------------------------------------------------------------------------------------
 
-  function Head(): JSX.Element {
-    return (
-      <tr>
-        {columns().map(({ name }, i) => (
-          <th key={name} scope="col" aria-sort={i !== sorted ? "none" : down ? "descending" : "ascending"}>
-            <button
-              type="button"
-              onClick={() => {
-                down = i === sorted ? !down : i > 0 && i !== 3;
-                sorted = i;
-                list();
-              }}
-            >
-              <bdi>{name}</bdi>
-              <span aria-hidden="true">{i === sorted ? (down ? " ▼" : " ▲") : ""}</span>
-            </button>
-          </th>
-        ))}
-      </tr>
-    );
-  }
+  const sort = (column: number): void => {
+    down = column === sorted ? !down : column > 0 && column !== 3;
+    sorted = column;
+    list();
+  };
 
   function Line({ one, tab }: { one: Row; tab: boolean }): JSX.Element {
     const here = chosen()?.key === one.key;
@@ -217,7 +190,13 @@ export default view<RunsFacts>("runs", (stage) => {
         <div class="hl-scroll">
           <table aria-label="runs: arrow keys move, Enter chooses, C compares, Escape clears">
             <thead>
-              <Head />
+              <Head
+                names={columns().map(({ name }) => name)}
+                numeric={columns().map((_, i) => i >= 4)}
+                sorted={sorted}
+                down={down}
+                pick={sort}
+              />
             </thead>
             <tbody>
               {seen.map((one) => (
@@ -238,45 +217,8 @@ export default view<RunsFacts>("runs", (stage) => {
 
   // What is chosen -------------------------------------------------------------------------------------------------
 
-  const pairs = (rows: [string, string][]): JSX.Element => (
-    <table class="hl-plain">
-      <tbody>
-        {rows.map(([name, value]) => (
-          <tr key={name}>
-            <th scope="row">{name}</th>
-            <td>
-              <bdi>{value}</bdi>
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
-  );
   const grid = (head: string[], rows: (string | Value)[][], kind = ""): JSX.Element => (
-    <div class="hl-scroll">
-      <table class={`hl-plain ${kind}`}>
-        <thead>
-          <tr>
-            {head.map((name, i) => (
-              <th key={`${name}${i}`} scope="col">
-                {name}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((one, i) => (
-            <tr key={i}>
-              {one.map((value, j) => (
-                <td key={j} class={typeof value === "number" ? "hl-number" : undefined}>
-                  <bdi>{typeof value === "string" ? value : cell(value)}</bdi>
-                </td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Grid head={head} rows={rows} cell={cell} kind={kind} />
   );
 
   function Against({ one }: { one: Row }): JSX.Element {
@@ -365,7 +307,7 @@ export default view<RunsFacts>("runs", (stage) => {
         {detail.about.length > 0 && (
           <details>
             <summary>where it comes from</summary>
-            {pairs(detail.about)}
+            <Pairs rows={detail.about} />
           </details>
         )}
         {pictures === "waiting" && (
@@ -474,53 +416,39 @@ export default view<RunsFacts>("runs", (stage) => {
 
   // Pointer and keys -----------------------------------------------------------------------------------------------
 
-  const keyed = (event: Event): string | null =>
-    (event.target as Element).closest?.<HTMLElement>("tr[data-key]")?.dataset.key ?? null;
   const compare = (key: string): void => {
     if (chosen() && chosen()!.key !== key) stage.select({ against: against()?.key === key ? null : key });
   };
-  const on = <K extends keyof HTMLElementEventMap>(
-    event: K,
-    heard: (event: HTMLElementEventMap[K]) => void,
-  ) => table.addEventListener(event, heard, { signal: stage.signal });
-  on("click", (event) => {
-    const key = keyed(event);
-    if (key === null) return;
-    if (event.shiftKey) compare(key);
-    else choose(chosen()?.key === key ? null : key);
-  });
-  on("keydown", (event) => {
-    const key = keyed(event);
-    if (key === null || !(event.target as Element).matches("tr")) return;
-    const rows = listed().slice(0, MOST);
-    const at = rows.findIndex((one) => one.key === key);
-    const go = (to: number) => {
-      focus = rows[Math.max(0, Math.min(rows.length - 1, to))]!.key;
+  table.addEventListener(
+    "click",
+    (event) => {
+      const key = keyed(event);
+      if (key === null) return;
+      if (event.shiftKey) compare(key);
+      else choose(chosen()?.key === key ? null : key);
+    },
+    { signal: stage.signal },
+  );
+  walking(table, {
+    signal: stage.signal,
+    keys: () =>
+      listed()
+        .slice(0, MOST)
+        .map(({ key }) => key),
+    go: (key) => {
+      focus = key;
       list();
-      table.querySelector<HTMLElement>(`tr[tabindex="0"]`)?.focus();
-    };
-    const moves: Record<string, () => void> = {
-      ArrowDown: () => go(at + 1),
-      ArrowUp: () => go(at - 1),
-      Home: () => go(0),
-      End: () => go(rows.length - 1),
-      Enter: () => (event.shiftKey ? compare(key) : choose(key)),
-      " ": () => choose(key),
-      c: () => compare(key),
+    },
+    acts: {
+      Enter: (key, event) => (event.shiftKey ? compare(key) : choose(key)),
+      " ": choose,
+      c: compare,
       Escape: () => choose(null),
-    };
-    const move = moves[event.key];
-    if (!move) return;
-    event.preventDefault();
-    move();
+    },
   });
 
-  const box = document.createElement("input");
-  box.type = "search";
-  box.placeholder = "search";
-  box.setAttribute("aria-label", "search the runs");
-  box.addEventListener("input", () => {
-    search = box.value;
+  const box = searchBox("runs", (said) => {
+    search = said;
     list();
   });
   const again = document.createElement("button");

@@ -1,4 +1,4 @@
-"""The list of runs as a matplotlib figure: a table in plain letters, on a light or a dark page."""
+"""Rows as a matplotlib figure: a table in plain letters, on a light or a dark page."""
 
 from __future__ import annotations
 
