@@ -406,31 +406,54 @@ def test_weights_that_do_not_fit_a_head_are_refused(weights, says):
 # Tokens that something votes for ----------------------------------------------------------------------------------------
 
 
-def voted(vector, matrix, k):
-    """Labels of the k columns of [d_model d_vocab] with the largest and with the smallest dot product."""
-    scores = torch.einsum("m,mv->v", vector.double(), matrix.double())
+FINAL = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
+
+
+def logits_of(name, vector):
+    """What a direction adds to the logits, the final norm's division apart: by the modules of transformers."""
+    hf = opened(name).hf
+    final, x = hf.get_submodule(FINAL.get(name, "model.norm")), vector.float()
+    with torch.no_grad():
+        divisor = x.var(unbiased=False) if name in FINAL else x.square().mean()
+        bias = getattr(final, "bias", None)
+        normed = final(x) if bias is None else final(x) - bias
+        return (normed * (divisor + getattr(final, "eps", getattr(final, "variance_epsilon", None))).sqrt()
+                ) @ hf.get_output_embeddings().weight.T
+
+
+def ends(scores, k):
+    """Labels of the k tokens with the largest and of those with the smallest scores."""
     order = torch.argsort(scores)
     return [[f"#{i}" for i in order.flip(0)[:k].tolist()], [f"#{i}" for i in order[:k].tolist()]]
+
+
+def voted(vector, matrix, k):
+    """Labels of the k columns of [d_model d_vocab] with the largest and with the smallest dot product."""
+    return ends(torch.einsum("m,mv->v", vector.double(), matrix.double()), k)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_top_and_bottom_tokens_of_what_any_node_writes(name):
     model, values = opened(name), by_hand(name)
-    unembedding = model.W.U * model.W.ln_final[:, None]
     neuron, head = "L0N7", f"L{model.facts.n_layers - 1}H2"
+    behind = 1 + model.hf.model.layers[0].post_feedforward_layernorm.weight.detach() if name == "gemma2" else 1.0
     drawn = torch.randn(32, generator=torch.Generator().manual_seed(4))
     sae = SAE(torch.randn(32, 6, generator=torch.Generator().manual_seed(2)), torch.zeros(6),
               torch.randn(6, 32, generator=torch.Generator().manual_seed(3)), torch.zeros(32))
-    cases = [(top_tokens(model, drawn, 4), drawn), (top_tokens(model, neuron, 4), model.W.Out[0, 7]),
+    cases = [(top_tokens(model, drawn, 4), drawn), (top_tokens(model, neuron, 4), model.W.Out[0, 7] * behind),
              (top_tokens(model, (sae, 5), 4), sae.decoder[5]),
              (top_tokens(model, "L1.mlp_out", 4, prompt=[IDS], positions=3), values["L1.mlp_out"][3]),
              (top_tokens(model, head, 4, prompt=[IDS], positions=2),
               write_of_head(name, dict(model.hf.named_parameters()), values["L1.z"], 2)[2])]
     for found, vector in cases:
         assert found.axes == ("vote", "rank") and found.coords["vote"] == ("up", "down")
-        assert found.labels.tolist() == voted(vector, unembedding, 4)
-    scores = torch.einsum("m,mv->v", drawn.double(), unembedding.double()).sort().values
+        assert found.labels.tolist() == ends(logits_of(name, vector), 4)
+    scores = logits_of(name, drawn).sort().values
     np.testing.assert_allclose(cases[0][0].values, [scores.flip(0)[:4].numpy(), scores[:4].numpy()], rtol=1e-4)
+    if name in FINAL:  # nobody reads the mean of a write
+        shifted = top_tokens(model, drawn + 3.0, 4)
+        assert shifted.labels.tolist() == cases[0][0].labels.tolist()
+        np.testing.assert_allclose(shifted.values, cases[0][0].values, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -440,7 +463,8 @@ def test_top_and_bottom_tokens_of_what_any_node_reads(name):
     gated = model.W.missing("Gate") is None
     column = (model.W.Gate if gated else model.W.In)[0][:, 7] * model.W.ln2[0]
     sae = SAE(torch.randn(32, 6, generator=torch.Generator().manual_seed(2)), torch.zeros(6), None, torch.zeros(32))
-    assert top_tokens(model, "L0N7", 4, side="read").labels.tolist() == voted(column, embedding, 4)
+    seen = embedding - embedding.mean(0) if name in FINAL else embedding  # the norm before the MLP takes the mean away
+    assert top_tokens(model, "L0N7", 4, side="read").labels.tolist() == voted(column, seen, 4)
     assert top_tokens(model, (sae, 5), 4, side="read").labels.tolist() == voted(sae.w_enc[:, 5], embedding, 4)
 
 
@@ -460,7 +484,7 @@ def test_a_feature_of_neurons_votes_through_them():
     sae = SAE(torch.zeros(width, 2), torch.zeros(2), torch.randn(2, width, generator=torch.Generator().manual_seed(3)),
               torch.zeros(width))
     found = top_tokens(model, (sae, 1), 3, at="L1.mlp_post")
-    assert found.labels.tolist() == voted(sae.decoder[1] @ model.W.Out[1], model.W.U * model.W.ln_final[:, None], 3)
+    assert found.labels.tolist() == ends(logits_of("gpt2", sae.decoder[1] @ model.W.Out[1]), 3)
 
 
 @pytest.mark.parametrize(("of", "options", "error", "says"), [

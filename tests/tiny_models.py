@@ -168,15 +168,21 @@ RELATIVES: dict[str, Callable[[], nn.Module]] = {
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32,
           attn_implementation: str | None = None) -> nn.Module:
     """A random tiny model of a family; the caller's random state is left alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = (FAMILIES.get(name) or RELATIVES[name])().eval()
-        with torch.no_grad():
-            for path, parameter in model.named_parameters():
-                _randomise(path, parameter)
+    model = randomised(FAMILIES.get(name) or RELATIVES[name], seed)
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     return model.to(dtype)
+
+
+def randomised(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A model with random weights, gains and biases; the caller's random state is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make().eval()
+        with torch.no_grad():
+            for path, parameter in model.named_parameters():
+                _randomise(path, parameter)
+    return model
 
 
 def _randomise(path: str, parameter: torch.Tensor) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..address import check_index
 from ..errors import LayerError, RecordError, did_you_mean
+from ..model import ports
 from ..model.factored import Factored
 from ..model.model import Model
 from ..model.writes import gained, norm_behind
@@ -36,7 +37,8 @@ def composition(model: Model, kinds: str | Sequence[str] = "qkv", *, fold: bool 
         model: An open model.
         kinds: Which of `q`, `k`, `v`.
         fold: Move the gains of norms into the weights first, of those that read the stream and of one behind attention
-            (Gemma 2, OLMo 2), so that heads write and read what they really write and read, up to the norms' divisors.
+            (Gemma 2, OLMo 2), and leave out the mean where norms take it away, so that heads write and read what they
+            really write and read, up to the norms' divisors.
         seed: Of the random baseline.
 
     Returns:
@@ -54,8 +56,8 @@ def composition(model: Model, kinds: str | Sequence[str] = "qkv", *, fold: bool 
     for kind in kinds:
         if kind not in KINDS:
             raise RecordError(f"composition is through q, k or v, not {kind!r}.{did_you_mean(kind, KINDS)}")
-    facts, weights = model.facts, model.W.folded() if fold else model.W
-    moved = [_written(model, layer, weights.OV(layer), fold) for layer in range(facts.n_layers)]
+    facts, weights = model.facts, model.W.folded(centre=True) if fold else model.W
+    moved = [moving(model, layer, fold=fold) for layer in range(facts.n_layers)]
     matched = [weights.QK(layer) for layer in range(facts.n_layers)]
     senders = [f"L{layer}H{head}" for layer in range(facts.n_layers) for head in range(facts.n_heads)]
     found = np.full((len(senders), facts.n_layers, len(kinds), facts.n_heads), np.nan)
@@ -76,12 +78,20 @@ def composition(model: Model, kinds: str | Sequence[str] = "qkv", *, fold: bool 
                        f"give {random:.3g}")
 
 
-def _written(model: Model, layer: int, moved: Factored, fold: bool) -> Factored:
-    """OV with what a norm behind attention does to a write, except that it divides all writes of a layer by one number."""
-    if not fold or norm_behind(model, layer, "attn_out") is None:
+def moving(model: Model, layer: int, head: int | None = None, *, fold: bool) -> Factored:
+    """OV of a head, or of all heads of a layer; folded, from what they read to what of their writes is ever read.
+
+    Folded, a norm before attention is in what is read and a norm behind it in what is written, but for what they divide by,
+    which is one number for all heads; where norms take the mean of the stream away, nobody reads the mean of a write.
+    """
+    weights = model.W.folded(centre=True) if fold else model.W
+    moved = weights.OV(layer) if head is None else weights.OV(layer, head)
+    family = model.layout.family
+    unread = ports.centres(family.norm) and family.residual != "post"
+    if not fold or not (unread or norm_behind(model, layer, "attn_out")):
         return moved
-    right = gained(model, layer, "attn_out", moved.right).detach()
-    return Factored(moved.left.to(right.dtype), right)
+    right = ports.wide(gained(model, layer, "attn_out", moved.right).detach())
+    return Factored(ports.wide(moved.left), right - right.mean(-1, keepdim=True) if unread else right)
 
 
 def shared(first: Factored, second: Factored) -> Tensor:
@@ -122,5 +132,4 @@ def virtual_head(model: Model, first: tuple[int, int], second: tuple[int, int], 
                       for layer, head in (first, second))
     if b <= a:
         raise LayerError(f"L{b}H{j} does not come after L{a}H{i}: a virtual head needs a second head in a later layer")
-    weights = model.W.folded() if fold else model.W
-    return _written(model, a, weights.OV(a, i), fold) @ _written(model, b, weights.OV(b, j), fold)
+    return moving(model, a, i, fold=fold) @ moving(model, b, j, fold=fold)

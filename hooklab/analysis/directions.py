@@ -2,7 +2,8 @@
 
 A neuron reads the stream along its column of W_in (of the gate, where there is one) and writes along its row of W_out; a
 feature along its encoder and decoder. Writing is seen through the unembedding, reading through the embedding, both with the
-norms' gains folded in (the norm's division is left out: it has no direction).
+norms' gains folded in, one behind the MLP included (the norm's division is left out: it has no direction), and without the
+mean where norms take it away.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 from ..address import Place, check_index, parse
 from ..errors import RecordError, SiteError, did_you_mean
 from ..model.model import Model
+from ..model.unembedding import check_head
+from ..model.writes import gained
 from ..records import Scores
 from ..runtime.trace import places
 from ..sae import SAE, Dictionary, attach
@@ -46,16 +49,18 @@ def token_direction(model: Model, direction: str | Tensor | Any, k: int = 10, *,
 
     Raises:
         RecordError: another side, more tokens than there are, or a vector of another length.
-        SiteError: an address that names no neuron, or more than one.
+        SiteError: an address that names no neuron, or more than one; a model whose head is more than a norm and a matrix.
 
     >>> import hooklab as hl
     >>> model = hl.load("lab")
-    >>> token_direction(model, model.W.folded().U[:, 7], 1).labels.tolist() == [model.tokenizer.decode([7])]
+    >>> token_direction(model, model.W.folded(centre=True).U[:, 7], 1).labels.tolist() == [model.tokenizer.decode([7])]
     True
     """
     _check_side(side)
     k = whole("k", k, 1, model.facts.d_vocab, error=RecordError)
-    weights = model.W.folded()
+    if side == "write":
+        check_head(model)
+    weights = model.W.folded(centre=True)
     vector = neuron_direction(model, direction, side) if isinstance(direction, str) else torch.as_tensor(
         vector_of(direction, model.facts.d_model, error=RecordError))
     matrix = weights.U if side == "write" else weights.E.mT
@@ -82,9 +87,9 @@ def neuron_direction(model: Model, address: str, side: str = "write") -> Tensor:
     found = places(model, [address if "." in address else f"{address}.mlp_post"]) if place.neurons is not None else []
     if len(found) != 1 or found[0].neurons is None or len(found[0].neurons) != 1 or found[0].layer is None:
         raise SiteError(f"{address} names no single neuron: write L3N17, say.")
-    weights, layer, neuron = model.W.folded(), found[0].layer, found[0].neurons[0]
+    weights, layer, neuron = model.W.folded(centre=True), found[0].layer, found[0].neurons[0]
     if side == "write":
-        return weights.Out[layer, neuron]
+        return gained(model, layer, "mlp_out", weights.Out[layer, neuron]).detach()
     gated = weights.missing("Gate") is None
     return (weights.Gate if gated else weights.In)[layer][:, neuron]
 
@@ -114,7 +119,8 @@ def top_tokens(model: Model, of: Any, k: int = 10, *, side: str = "write", promp
 
     >>> import hooklab as hl
     >>> model = hl.load("lab")
-    >>> top_tokens(model, model.W.folded().U[:, 7], 1).sel(vote="up").labels.tolist() == [model.tokenizer.decode([7])]
+    >>> votes = top_tokens(model, model.W.folded(centre=True).U[:, 7], 1)
+    >>> votes.sel(vote="up").labels.tolist() == [model.tokenizer.decode([7])]
     True
     """
     _check_side(side)

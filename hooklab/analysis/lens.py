@@ -127,7 +127,7 @@ def _check(model: Model, cells: tuple[Cell, ...], norm: str | None, tuned: Tuned
     parts = [cell for cell in cells if not cell.in_stream]
     if norm != "frozen" and Cell(BIAS) in cells:
         raise LensError("the biases stand apart under norm=\"frozen\" only: elsewhere they are in every reading.")
-    if norm == "frozen" and model.layout.family.residual == "post" and parts:
+    if norm == "frozen" and not model.layout.family.adds_up and parts:
         raise LensError(f"{model.facts.family} puts the stream through a norm after every addition, so the share of "
                         f"{parts[0]} in the last stream is not its own: read it with norm=\"own\".")
     if tuned is not None:

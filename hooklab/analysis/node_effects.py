@@ -163,6 +163,8 @@ def _normed(model: Model, kind: str) -> bool:
 def _tangents(asked: Asked, place: Spot, spots: list[Spot]) -> dict[Spot, Tensor]:
     """The derivative of whole sites by a factor on the node: the gradient of a gradient that is linear in its weights."""
     model, values = asked.model, {}
+    for spot in (place, *spots):
+        model.sites.check(spot.site)
     factor = torch.ones((), device=model.device, requires_grad=True)
 
     def serve(spot: Spot) -> Callable[[Tensor, int], Tensor]:

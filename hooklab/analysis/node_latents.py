@@ -12,6 +12,7 @@ from torch import Tensor
 from ..address import Place
 from ..compiler.plan.spots import Spot
 from ..model import ports
+from ..model.writes import norm_behind
 from ..runtime.trace import places
 from ..sae import SAE, attach
 from ..sites import SITES
@@ -54,19 +55,28 @@ def _active(seen: Pass, name: str, place: Place) -> Part:
     units = feature.unique()
     row = torch.searchsorted(units, feature)
     rows = opened(sae, units.tolist())[2] if len(units) else torch.zeros(0, x.shape[-1])
-    stream = stream_writes(seen.model, place, rows)[0]
+    stream = stream_writes(seen.model, place, rows, norm=False)[0]
     rows, amount = rows.to(x), z[pos, feature] * _scale(sae, x)[pos]  # amount: how much of a row is written
 
     def along(vectors: Tensor, goal: Tensor) -> Tensor:
         return amount * (goal @ vectors.to(x).T)[pos, row]
 
+    carried = _carried(seen, place, x)  # [pos d_model] or [pos 1]
     numbers = {"activation": lambda: z[pos, feature], "act_grad": lambda: along(rows, grad)}
     if stream is not None:
-        numbers |= {"write_norm": lambda: amount.abs() * stream.to(x).norm(dim=-1)[row],
-                    "direct_effect": lambda: along(stream, seen.goal)}
+        numbers |= {"write_norm": lambda: amount.abs() * (stream.to(x)[row] * carried[pos]).norm(dim=-1),
+                    "direct_effect": lambda: along(stream, carried * seen.goal)}
     layer, none = (np.full(len(feature), number) for number in (-1 if place.layer is None else place.layer, -1))
     cells = np.stack([layer, feature.cpu().numpy(), pos.cpu().numpy(), none], 1).astype(np.int64)
     return Part(Kind("latents", name + ".F{unit}"), cells, numbers)
+
+
+def _carried(seen: Pass, place: Place, x: Tensor) -> Tensor:
+    """What the norm behind the MLP, if there is one, multiplies writes by."""
+    if place.site != "mlp_post" or place.layer is None or norm_behind(seen.model, place.layer, "mlp_out") is None:
+        return torch.ones_like(x[:, :1])
+    out, bias = (ports.wide(part[place.layer]).to(x) for part in (seen.model.W.Out, seen.model.W.b_Out))
+    return seen.carried(place.layer, "mlp_out", x @ out + bias)
 
 
 def _scale(sae: Any, x: Tensor) -> Tensor:

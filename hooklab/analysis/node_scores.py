@@ -162,7 +162,7 @@ class Asked:
 def _seen(model: Model, prompt: Any, metric: Any, names: tuple[str, ...], answer: Any, wrong: Any, target: Any,
           through: str | None, hold: Any, saes: Saes) -> Pass:
     """The pass with everything that the kinds need."""
-    if model.layout.family.residual == "post":
+    if not model.layout.family.adds_up:
         raise AttributionError(f"{model.facts.family} puts the stream through a norm after every addition, so what nodes "
                                "write does not stay in it: take hl.attribute")
     if saes and "latents" not in names:

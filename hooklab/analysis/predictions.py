@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HooklabError
+from ..model.unembedding import check_head
 from ..records import Scores
 from ..spec.printer import quote
 from ..tokens import Tokens
@@ -163,7 +164,8 @@ def readout(model: Model, stream: Tensor, targets: Sequence[int] | Tensor, k: in
 
 
 def final_norm(model: Model, rows: Tensor) -> Tensor:
-    """Rows of the stream as the unembedding reads them."""
+    """Rows of the stream as the unembedding reads them. Raises SiteError where it reads them otherwise."""
+    check_head(model)
     path = model.layout.family.ln_final
     return rows if not path else model.layout.module(model.layout.base, path)(rows)
 

@@ -18,6 +18,7 @@ from ..errors import RecordError, did_you_mean
 from ..model.model import Model
 from ..records import Scores
 from ..runtime.world import ModelWorld
+from .composing import moving
 
 if TYPE_CHECKING:
     import networkx
@@ -40,8 +41,9 @@ def relations(model: Model, layer: int, head: int, *, matrix: str = "QK", top: i
         raise RecordError(f"relations are read off QK or OV, not {matrix!r}.{did_you_mean(matrix, MATRICES)}")
     if not 1 <= top <= model.facts.d_head:
         raise RecordError(f"a head has {model.facts.d_head} relations at most, and at least one is needed: top={top}")
-    weights = model.W.folded() if fold else model.W
-    u, strengths, vh = getattr(weights, matrix)(layer, head).svd()
+    weights = model.W.folded(centre=True) if fold else model.W
+    related = moving(model, layer, head, fold=fold) if matrix == "OV" else weights.QK(layer, head)
+    u, strengths, vh = related.svd()
     return u.mT[:top], strengths[:top], vh[:top]
 
 

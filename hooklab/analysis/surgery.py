@@ -70,7 +70,7 @@ def skip(model: Model, layers: int | Iterable[int]) -> Model:
         ModelError: attention or MLP cannot be silenced by their output weights in this architecture.
     """
     gone = _layers(model, layers)
-    if model.layout.family.residual == "post":
+    if not model.layout.family.adds_up:
         raise ModelError(f"{model.facts.family} puts a norm behind each addition, so a layer that adds nothing still "
                          "changes the stream: use delete")
     other = sharing(model)
@@ -108,7 +108,7 @@ def rearrange(model: Model, order: Sequence[int]) -> Model:
     used: set[int] = set()
     chosen = []
     for place, layer in enumerate(wanted):
-        block = _copied(blocks[layer]) if layer in used else blocks[layer]
+        block = _copied(blocks[layer], own_config=False) if layer in used else blocks[layer]
         used.add(layer)
         for module in block.modules():
             for name in ("layer_idx", "layer_id", "layer_number"):
@@ -136,8 +136,15 @@ def sharing(model: Model) -> Any:
     return _copied(model.hf)
 
 
-def _copied(module: nn.Module) -> Any:
+def _copied(module: nn.Module, *, own_config: bool = True) -> Any:
+    """A copy with the same parameters and buffers.
+
+    A second block of one model keeps the config as well: how attention is computed is looked up there, and a block with a
+    config of its own would be computed past everything that reads and edits attention.
+    """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    if not own_config:
+        shared |= {id(one.config): one.config for one in module.modules() if getattr(one, "config", None) is not None}
     for one in module.modules():  # nnsight's wrapping is not part of the model
         for name in ("__nnsight__", "forward"):
             if name in vars(one) and "__nnsight__" in vars(one):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..address import Place, check_index
 from ..errors import HooklabError
 from ..model import ports
+from ..model.writes import gained, norm_behind
 from ..runtime.trace import places
 from ..sae import SAE, Attached, Dictionary, attach
 from ..sites import SITES
@@ -133,13 +134,19 @@ def _unit_writes(sae: Any, picked: list[int]) -> Tensor:
     return decoded[:-1] - decoded[-1]
 
 
-def stream_writes(model: Model, place: Place, rows: Tensor) -> tuple[Tensor | None, str]:
-    """What the stream gets when a site changes by each row, [feature d_model]; None, and why, where it is not linear."""
+def stream_writes(model: Model, place: Place, rows: Tensor, *, norm: bool = True) -> tuple[Tensor | None, str]:
+    """What the stream gets when a site changes by each row, [feature d_model]; None, and why, where it is not linear.
+
+    `norm` has it go through a norm behind the MLP; what that divides by depends on the token, and is left out.
+    """
     rows = ports.wide(rows).cpu()
     if place.site in STREAM:
         return rows, ""
     if place.site == "mlp_post" and place.layer is not None and model.W.missing("Out") is None:
-        return rows @ ports.wide(model.W.Out[place.layer]).cpu(), ""
+        written = rows @ ports.wide(model.W.Out[place.layer]).cpu()
+        if not norm or norm_behind(model, place.layer, "mlp_out") is None:
+            return written, ""
+        return gained(model, place.layer, "mlp_out", written).detach(), "; the norm behind the MLP divides it further"
     return None, f"; {place.site} does not write to the stream, so there are no logits"
 
 

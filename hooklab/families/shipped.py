@@ -29,7 +29,7 @@ BERT = Family("bert", blocks="encoder.layer", embed="embeddings.word_embeddings"
               pos_embed="embeddings.position_embeddings", ln_final=None, ln1=None, ln2="attention.output.LayerNorm",
               attn="attention.self", q="attention.self.query", k="attention.self.key", v="attention.self.value",
               o="attention.output.dense", gate="intermediate.dense", up=None, down="output.dense", residual="post",
-              norm="layer", rotary=False, summed=False, why=dict(ln1=POST_NORM, ln1_scale=POST_NORM))
+              norm="layer", rotary=False, summed=False, head_layers=True, why=dict(ln1=POST_NORM, ln1_scale=POST_NORM))
 """The commonest encoder."""
 
 TABLES: tuple[Family, ...] = (
@@ -100,7 +100,7 @@ TABLES: tuple[Family, ...] = (
            qkv="self_attention.query_key_value", packing="per_head",
            o="self_attention.dense", norm="layer", attention="inline", rotary=False, **FUSED, **GPT_MLP,
            variants=((lambda c: c.apply_residual_connection_post_layernorm,
-                      dict(why=dict(resid_mid="this config adds attention to the normalised stream"))),)),
+                      dict(restarts=True, why=dict(resid_mid="this config adds attention to the normalised stream"))),)),
     Family("falcon", blocks="h", embed="word_embeddings", ln_final="ln_f", attn="self_attention",
            qkv="self_attention.query_key_value", packing="per_head",
            o="self_attention.dense", norm="layer", attention="inline", **FUSED, **GPT_MLP,

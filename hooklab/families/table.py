@@ -49,6 +49,8 @@ class Family:
         scaled_q: Whether queries are scaled before the dot product (rot_q is given without that factor).
         folds: Whether the block folds batch and pos into one axis on its way through the MLP.
         summed: Whether the stream begins as the sum of embeddings and positions; BERT adds more, and normalises.
+        restarts: Whether a block that is no `"post"` one yet adds to a normalised stream, so that writes do not add up.
+        head_layers: Whether the language-model head has layers of its own before its last matrix, as BERT's.
         factors: Site -> the config's number by which the block, or the model, multiplies what the site's module gives on its
             way into the stream, or into the logits; with `/` in front, by which it is divided. Sites `embed`, `attn_out`,
             `mlp_out`, `logits`.
@@ -86,6 +88,8 @@ class Family:
     scaled_q: bool = False
     folds: bool = False
     summed: bool = True
+    restarts: bool = False
+    head_layers: bool = False
     factors: dict[str, str] = field(default_factory=dict)
     never: str | None = None
     variants: tuple[tuple[Callable[[Any], bool], dict[str, Any]], ...] = ()
@@ -98,6 +102,11 @@ class Family:
             if condition(config):
                 table = replace(table, **{**changes, "why": {**table.why, **changes.get("why", {})}})
         return replace(table, variants=())
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the stream at the end is the sum of what was written to it: no norm stands in the stream itself."""
+        return self.residual != "post" and not self.restarts
 
     def missing(self, site: str, *, head: bool = True) -> str | None:
         """Why the architecture has no such site, or None when it has it."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..errors import HooklabWarning, PromptError, TraceError, did_you_mean
+from ..errors import FamilyError, HooklabWarning, PromptError, TraceError, did_you_mean
 from ..tokens import Tokens
 from .images import image_length, image_roles, in_order
 from .layout import Layout
@@ -60,6 +60,7 @@ class Reader:
         self.options = frozenset(parameters) - {"self", "kwargs"} | LOOSE
         self.takes_positions = "position_ids" in parameters
         self.takes_mask = "attention_mask" in parameters
+        self.first_position = _first_position(layout)
         self.side = "left" if layout.facts.causal else "right"
         self.current: Tokens | None = None
         self.image_roles = image_roles(layout, tokenizer, processor)
@@ -125,7 +126,7 @@ class Reader:
         if self.takes_mask and (ragged or generating or any(padded in row for row in tokens.ids)):
             inputs["attention_mask"] = mask
         if ragged and self.side == "left" and self.takes_positions and not generating:
-            inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side))
+            inputs["position_ids"] = torch.as_tensor(tokens.position_ids(self.side)) + self.first_position
         inputs.update(self._merge_extras(prompts, ids.shape[1]))
         return inputs
 
@@ -259,6 +260,20 @@ class Reader:
     def _padded(self, row: list[int], width: int) -> list[int]:
         pad = [0] * (width - len(row))
         return pad + row if self.side == "left" else row + pad
+
+
+def _first_position(layout: Layout) -> int:
+    """The number under which the model looks up the position of a first token: RoBERTa keeps those up to its padding's free.
+
+    OPT leaves rows free too, and passes them itself.
+    """
+    path = layout.family.pos_embed
+    try:
+        module = layout.module(layout.base, path) if path else None
+    except FamilyError:  # the site is refused then, and the rest of the model is not
+        module = None
+    padding = getattr(module, "padding_idx", None)
+    return 0 if padding is None or hasattr(module, "offset") else int(padding) + 1
 
 
 def _is_ids(prompt: Any) -> bool:

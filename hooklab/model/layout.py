@@ -24,6 +24,8 @@ from .facts import sizes
 from .ports import Part, Port
 from .tables import table_for
 
+HEAD_LAYERS = ("The head of {} has layers of its own before its last matrix, which a lens on the stream would leave out. "
+               "Read logits, which are the model's.")
 
 class Layout:
     """Roles, sizes and ports of one model."""
@@ -93,6 +95,8 @@ class Layout:
             raise SiteError(self.missing("logits") or "")
         project = getattr(getattr(self.base, "decoder", None), "project_out", None)
         x = x if project is None else project(x)
+        if self.family.head_layers:
+            raise SiteError(HEAD_LAYERS.format(self.family.name))
         head = self.hf.get_output_embeddings()
         if ids is None:
             logits = head(x)
@@ -101,7 +105,7 @@ class Layout:
             bias = getattr(head, "bias", None)
             logits = torch.nn.functional.linear(x, head.weight[ids], None if bias is None else bias[ids])
         logits = logits * self.factor("logits") if "logits" in self.family.factors else logits
-        cap = getattr(self.config, "final_logit_softcapping", None)
+        cap = self.logit_cap
         logits = logits if cap is None else (logits / cap).tanh() * cap
         if self.family.never is None:
             return logits
@@ -110,10 +114,21 @@ class Layout:
         ruled_out = ruled_out if ids is None else ruled_out[ids]
         return logits.masked_fill(ruled_out, torch.finfo(logits.dtype).min)
 
+    @property
+    def logit_cap(self) -> float | None:
+        """What logits are softly kept below; None where nothing caps them."""
+        cap = None if self._head_is_wrapper else getattr(self.config, "final_logit_softcapping", None)
+        return None if cap is None else float(cap)
+
+    @property
+    def _head_is_wrapper(self) -> bool:
+        """Whether the head is that of a model around the language model, which neither scales nor caps logits."""
+        return self.hf.config.model_type in WRAPPERS
+
     def factor(self, site: str) -> float:
         """The number by which what a site's module gives is multiplied on its way; see `Family.factors`."""
         name = self.family.factors.get(site)
-        if name is None:
+        if name is None or (site == "logits" and self._head_is_wrapper):
             return 1.0
         number = float(getattr(self.config, name.removeprefix("/")))
         return 1 / number if name.startswith("/") else number
@@ -251,9 +266,19 @@ class Layout:
     def _projection_port(self, site: str, layer: int) -> Port:
         facts, table = self.facts, self.family
         if table.qkv is None:
-            return self._make(site, layer, self.needed(layer, site, site), "output", ports.heads(facts.d_head))
-        part = ports.fused_part(site, table.packing, facts.n_heads, facts.n_kv_heads, facts.d_head)
-        return self._make(site, layer, self.role(layer, "qkv"), "output", part)
+            made = self._make(site, layer, self.needed(layer, site, site), "output", ports.heads(facts.d_head))
+        else:
+            part = ports.fused_part(site, table.packing, facts.n_heads, facts.n_kv_heads, facts.d_head)
+            made = self._make(site, layer, self.role(layer, "qkv"), "output", part)
+        limit = self._clip(site, layer)
+        return made if limit is None else replace(made, take=ports.clipped(made.take, limit))
+
+    def _clip(self, site: str, layer: int) -> float | None:
+        """What the model keeps queries, keys and values within, right behind their projection."""
+        config = self.config
+        limit = getattr(config, "clip_qkv", None) or getattr(getattr(config, "attn_config", None), "clip_qkv", None)
+        normed = site != "v" and hasattr(self.role(layer, "attn"), "q_norm")  # it is kept within that behind the norm
+        return None if not limit or normed else float(limit)
 
     def _inner_port(self, site: str, layer: int) -> Port:
         if site in ("scores", "pattern"):

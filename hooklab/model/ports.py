@@ -166,6 +166,11 @@ def through(grip: str, part: Part | None = None) -> tuple[Take, Put]:
     return (lambda value: part.take(get(value))), (lambda value, new: set_(value, part.put(get(value), new)))
 
 
+def clipped(take: Take, limit: float) -> Take:
+    """`take` of a value that the model then keeps between -limit and limit: what it goes on with."""
+    return lambda value: take(value).clamp(-limit, limit)
+
+
 HEADS_FIRST: tuple[Take, Put] = (lambda x: rearrange(x, "b h p d -> b p h d"),
                                  lambda value, new: rearrange(new, "b p h d -> b h p d"))
 """`take` and `put` for the tensors inside attention, which carry heads before positions."""

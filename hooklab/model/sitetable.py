@@ -19,9 +19,7 @@ class SiteTable(Mapping[str, Site]):
         self._refused = refused
 
     def __getitem__(self, name: str) -> Site:
-        reason = self.missing(name)
-        if reason is not None:
-            raise SiteError(reason)
+        self.check(name)
         return SITES[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -38,6 +36,11 @@ class SiteTable(Mapping[str, Site]):
         if name not in SITES:
             return f'There is no site "{name}".' + did_you_mean(name, SITES)
         return self._layout.missing(name) or self._refused.get(name)
+
+    def check(self, name: str) -> None:
+        """Refuse a site that the model lacks. Raises SiteError, which says why."""
+        if (reason := self.missing(name)) is not None:
+            raise SiteError(reason)
 
     def _rows(self) -> list[tuple[str, str, str]]:
         return [(site.name, " ".join(site.axes), self.missing(site.name) or site.meaning) for site in SITES.values()]

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import SiteError
 from . import ports
+from .layout import HEAD_LAYERS
 
 if TYPE_CHECKING:
     from .model import Model
@@ -83,5 +85,16 @@ def logit_bias(model: Model, ids: Tensor | None = None) -> Tensor:
 
 
 def _final(model: Model) -> Any:
+    """The final norm; None where there is none. Raises SiteError where it does not lead to the logits."""
+    check_head(model)
     path = model.layout.family.ln_final
     return model.layout.module(model.layout.base, path) if path else None
+
+
+def check_head(model: Model) -> None:
+    """Refuse a model whose logits are not those of a norm and a matrix on its last stream. Raises SiteError."""
+    if model.layout.family.head_layers:
+        raise SiteError(HEAD_LAYERS.format(model.layout.family.name))
+    if (reason := model.interleaver.refused.get("ln_final")) is not None:
+        raise SiteError(f"The way from the stream to the logits is not known for this model: {reason}. Read logits, which "
+                        "are the model's.")

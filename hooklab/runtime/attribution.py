@@ -171,13 +171,13 @@ def _check_direct(model: Model, store: Store, reading: Reading, spot: Spot) -> N
     if spot.site not in WRITES:
         raise trouble(f"{spot} does not write to the stream", reading.span,
                       f"direct attribution is of {', '.join(WRITES)}", store.plan.text)
-    if model.layout.family.residual == "post" and spot != last_stream(model)[0]:
+    if not model.layout.family.adds_up and spot != last_stream(model)[0]:
         raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so shares do not add "
                       "up", reading.span, "take attribute … with grad", store.plan.text)
     if spot.site == "result" and model.layout.family.post_attn:
         raise trouble(f"heads of {model.facts.family} write through a norm, so their shares do not add up",
                       reading.span, "attribute L*.attn_out instead", store.plan.text)
-    if getattr(model.layout.config, "final_logit_softcapping", None):
+    if model.layout.logit_cap is not None:
         note_softcap(store, reading)
 
 

@@ -41,6 +41,8 @@ def gradients(model: Model, store: Store, block: Block, reading: Reading, wanted
     Raises:
         SpecError: the metric, or the target, has no gradient.
     """
+    for spot in wanted:
+        model.sites.check(spot.site)
     edits = tasks_of(store, [block])
     keys = list(dict.fromkeys((spot.site, spot.layer) for spot in wanted))
     found: Aim | None = reading.option("aim")

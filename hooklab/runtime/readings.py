@@ -153,7 +153,7 @@ def _unembedded(model: Model, store: Store, block: Block, reading: Reading) -> C
 
     def read_at(spot: Spot, prediction: bool) -> Tensor:
         stream = spot.site.startswith("resid_")
-        if norm == "frozen" and model.layout.family.residual == "post" and not stream:
+        if norm == "frozen" and not model.layout.family.adds_up and not stream:
             raise trouble(f"{model.facts.family} puts the stream through a norm after every addition, so {spot} has no "
                           "share of its own in the last stream", reading.span, "leave norm=frozen out", store.plan.text)
         value = whole[spot]

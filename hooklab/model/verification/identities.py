@@ -77,7 +77,12 @@ def _softmax(v: _View) -> Sides:
 
 
 def _turned(v: _View) -> Sides:
-    return v["q"].float().norm(dim=-1), v["rot_q"].float().norm(dim=-1)
+    q, rotary = v["q"].float(), getattr(v.model.layout.base, "rotary_emb", None)
+    scale = getattr(rotary, "attention_scaling", 1.0)  # YaRN, as GPT-OSS has it, lengthens what it turns
+    if scale != 1.0 and rotary is not None:
+        turned = 2 * rotary.inv_freq.shape[-1]
+        q = torch.cat([q[..., :turned] * scale, q[..., turned:]], -1)
+    return q.norm(dim=-1), v["rot_q"].float().norm(dim=-1)
 
 
 def _unrotated(v: _View) -> Sides:
@@ -112,8 +117,8 @@ def _norm1(v: _View) -> Sides:
 
 def _norm2(v: _View) -> Sides:
     # The stream is summed up here rather than read at resid_mid, so that a wrong resid_mid cannot vouch for ln2.
-    stream = v["resid_pre"] if v.family.residual == "parallel" else v["resid_pre"] + v["attn_out"]
-    return _normalised(v, stream, "ln2")
+    before = v["ln1"] if v.family.restarts else v["resid_pre"]
+    return _normalised(v, before if v.family.residual == "parallel" else before + v["attn_out"], "ln2")
 
 
 def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
@@ -128,7 +133,7 @@ def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
 _TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Model], bool]], ...] = (
     ("resid_pre + attn_out = resid_mid", ("resid_pre", "attn_out", "resid_mid"), _middle, lambda m: True),
     ("the block's parts add up to resid_post", ("attn_out", "mlp_out", "resid_post"), _end,
-     lambda m: m.layout.family.residual != "post"),
+     lambda m: m.layout.family.adds_up),
     ("norm of the stream = ln1", ("resid_pre", "ln1_scale", "ln1"), _norm1, lambda m: True),
     ("norm of the stream = ln2", ("attn_out", "ln2_scale", "ln2"), _norm2, lambda m: True),
     ("q = rot_q (no rotation)", ("q", "rot_q"), _unrotated, lambda m: not m.layout.family.rotary),
