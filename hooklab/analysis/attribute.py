@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import HooklabError, did_you_mean
+from ..model.opened import needs_opened
 from ..records import Scores
 from ..spec.verbs import ATTRIBUTIONS, HOLDS
 from .asking import Asking, places
@@ -80,6 +81,7 @@ def attribute(model: Model, prompt: Any, sites: str | Sequence[str] = "L*H*",
         >>> scores.axes, "correlation" in scores.note
         (('layer', 'head'), True)
     """
+    needs_opened(model)
     return checked(model, prompt, sites, metric, method=method, source=source, answer=answer, wrong=wrong,
                    positions=positions, target=target, hold=hold, steps=steps, check=check, seed=seed)[0]
 

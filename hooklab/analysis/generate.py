@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RecordError
+from ..model.opened import needs_opened
 from ..problems import SpecError
 from ..spec import ast
 from ..spec.names import EDITS, READS
@@ -85,6 +86,7 @@ def generate(model: Model, prompt: Any, capture: str | Sequence[str] | None = CA
         >>> run.tokens.ids[0].__len__(), tuple(run["L0.resid_post"].shape)
         (8, (1, 7, 144))
     """
+    needs_opened(model)
     asking = Asking()
     if seed is not None:
         asking.line(f"seed {_whole('seed', seed)}")

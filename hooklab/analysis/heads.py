@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..address import expand
+from ..model.opened import needs_opened
 from ..positions import resolve
 from ..records import Activations, Scores
 from ..runtime.readings import TARGETS
@@ -71,6 +72,7 @@ def head_scores(model: Model, prompts: Any = None, kind: str | Sequence[str] = "
         >>> scores.axes, float(scores.sel(kind="induction").values.max()) > 0.8
         (('kind', 'layer', 'head'), True)
     """
+    needs_opened(model)
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     for one in kinds or ("",):
         check("kind of head", one, KINDS)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HooklabError
+from ..model.opened import needs_opened
 from ..model.unembedding import check_head
 from ..records import Scores
 from ..spec.printer import quote
@@ -123,6 +124,7 @@ def predictions(model: Model, prompt: Any, k: int = TOP) -> Predictions:
 
 def check(model: Model, k: int) -> None:
     """Refuse models without next-token predictions. Raises PredictionError."""
+    needs_opened(model)
     if (reason := model.sites.missing("logits")) is not None:
         raise PredictionError(f"predictions are read from logits: {reason}")
     if not model.facts.causal:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..address import check_index
+from ..model.opened import needs_opened
 from ..model.writes import heads_written
 from ..positions import resolve
 from ..records import Scores
@@ -56,6 +57,7 @@ def write_heads(model: Model, prompts: Any = None, positions: Any = "all", *, se
         >>> len(heads_for_share(scores, 0.5)) < scores.values.size / 2
         True
     """
+    needs_opened(model)
     facts = model.facts
     if prompts is None:
         norms = [model.W.OV(layer).norm().double().cpu().numpy() for layer in range(facts.n_layers)]

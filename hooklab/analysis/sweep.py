@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..model.opened import needs_opened
 from ..records import Scores
 from .asking import Asking, SweepError, check_word, places
 from .controls import CONTROLS, controlled
@@ -80,6 +81,7 @@ def sweep(model: Model, clean: Any, corrupt: Any = None, sites: str | Sequence[s
         >>> scores.axes
         ('layer', 'pos')
     """
+    needs_opened(model)
     check_word("mode", mode, tuple(MODES))
     check_word("method", method, ("patch", *ABLATIONS))
     check_word("control", control, (None, *CONTROLS))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..model.opened import needs_opened
 from ..positions import Selector
 from ..records import Scores
 from .asking import Asking, SweepError, places
@@ -61,6 +62,7 @@ def causal_trace(model: Model, prompt: Any, subject: str | Selector, sites: str 
         >>> scores.axes
         ('layer', 'pos')
     """
+    needs_opened(model)
     if not 0 <= noise < float("inf") or samples < 1:
         raise SweepError(f"noise={noise}, samples={samples}: noise is drawn once or more, with a standard deviation of 0 or "
                          "more; noise=3 is three times that of the embeddings")

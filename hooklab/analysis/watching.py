@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import HooklabError, PromptError, did_you_mean
 from ..model.inputs import INPUT_NAMES, Prompt
+from ..model.opened import needs_opened
 from ..records import Scores
 from ..runtime.trace import capture
 from ..sites import ORDER
@@ -68,6 +69,7 @@ def read(model: Model, prompts: Any, **inputs: Any) -> Prompt:
         PromptError: they are embeddings, which have no tokens; or there is no such input, which is how a misspelt option
             of an analysis ends up here.
     """
+    needs_opened(model)
     known = model.reader.options | INPUT_NAMES
     if other := [name for name in inputs if name not in known]:
         raise PromptError(f"there is no option {other[0]!r}, and the model takes no such input."

@@ -10,6 +10,7 @@ import numpy as np
 from .. import html
 from ..errors import ViewError
 from ..model.model import Model
+from ..model.opened import unopened
 from ..records import Run, Scores
 from . import lens_data, tints, wire
 from .base import Answer, View
@@ -234,6 +235,7 @@ def _read(source: Any, prompt: Any, k: int, target: Any, score: str | None) -> S
             raise ViewError('which prompt? Write hl.view.lens(model, "When Mary and John …")')
         return Live(source, prompt, k=k, target=target)
     if prompt is not None:
+        unopened(source)
         raise ViewError("a prompt belongs to a model: this source has its own")
     if target is not None and not isinstance(target, str):
         raise ViewError(f"the target is the text of a token here, such as ' Mary', not {target!r}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ViewError
+from ..model.opened import unopened
 from ..records import Activations, Run, Scores
 from ..tokens import Tokens
 from . import wire
@@ -44,6 +45,7 @@ def read(source: Any, prompt: Any = None, *, tokens: Any = None, heads: Any = No
         found = _of_model(source, prompt, heads, values is not False)
         tokens, values = None, None if values is None or isinstance(values, bool) else values
     elif prompt is not None:
+        unopened(source)
         raise ViewError("prompt= belongs to a model; tokens= names the tokens of patterns that there are already")
     elif isinstance(source, Run):
         found = _of_run(source)

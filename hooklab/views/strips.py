@@ -13,6 +13,7 @@ from ..analysis.predictions import Predictions, predictions
 from ..errors import ViewError
 from ..html import printable
 from ..model.model import Model
+from ..model.opened import unopened
 from ..records import Run, Scores
 from ..tokens import Tokens
 from . import tints, wire
@@ -226,6 +227,7 @@ def _read(source: Any, values: Any, top: Any, prompt: Any) -> Coloured:
     if isinstance(source, Model):
         return _of_model(source, values, top, prompt)
     if prompt is not None:
+        unopened(source)
         raise ViewError("prompt= belongs to a model: this source has its tokens")
     if isinstance(source, Run):
         if values is not None and not isinstance(values, str):
