@@ -100,6 +100,36 @@ def test_features_of_a_dictionary_are_its_encoding_of_the_site(lab, sae):
         agree(found.top(feature), by_hand(encoded, special, feature, "text", 3), encoded, feature)
 
 
+def test_a_dashboard_of_a_store_is_that_of_its_texts_and_runs_nothing(lab, sae, tmp_path, monkeypatch):
+    store = hl.extract(lab, TEXTS, "L2.resid_post", tmp_path / "acts").store
+    made = feature_dashboard(lab, sae, TEXTS, at="L2.resid_post", top=3)
+    monkeypatch.setattr(type(lab), "capture", None)
+    monkeypatch.setattr(lab.hf, "forward", None)
+    for kept in (dashboard.KEPT, 0):  # with room for the second look, and without
+        monkeypatch.setattr(dashboard, "KEPT", kept)
+        found = feature_dashboard(lab, sae, store, at="L2.resid_post", top=3)
+        assert found.count == made.count and found.tokens.ids == made.tokens.ids
+        for name in ("zero", "density", "low", "high", "edges"):
+            np.testing.assert_allclose(getattr(found, name), getattr(made, name), rtol=1e-4, atol=1e-4)
+        assert np.abs(found.counts - made.counts).sum() <= 2 and found.counts.sum() == made.counts.sum()
+        for key in range(30):
+            best, wanted = ([one.value for one in these.top(key)] for these in (found, made))
+            np.testing.assert_allclose(best, wanted, rtol=1e-4, atol=1e-4)
+    view = hl.view.features(lab, sae, store, at="L2.resid_post", features=[3])
+    assert view.facts["kind"] == "features"
+    view.close()
+
+
+def test_a_store_that_does_not_hold_what_a_dashboard_needs_is_refused(lab, sae, tmp_path):
+    some = hl.extract(lab, TEXTS, ["L2.resid_post", "L1.resid_post"], tmp_path / "acts", at="last").store
+    with pytest.raises(DashboardError, match="some positions only"):
+        feature_dashboard(lab, sae, some, at="L2.resid_post")
+    with pytest.raises(SiteError, match=r"L3\.resid_post is not in"):
+        feature_dashboard(lab, sae, some, at="L3.resid_post")
+    with hl.load(build("gpt2"), verify=False) as other, pytest.raises(DashboardError, match="does not have"):
+        feature_dashboard(other, "L1.mlp_post", some)
+
+
 def test_a_feature_that_is_never_active_has_no_contexts_and_counts_as_zero_everywhere(lab, sae):
     found = feature_dashboard(lab, sae, TEXTS, at="L2.resid_post", features=[7, 3])
     assert found.top(7) == [] and found.zero[0] == 1 and found.density[0] == 0 and found.counts[0].sum() == 0

@@ -85,6 +85,61 @@ def test_square_patterns_are_attention():
     assert named(view) == "Attention"
 
 
+KEYS = ("0: When", "1:  Mary", "2:  and")
+
+
+def held(view):
+    """The numbers that a view holds, read from what it sends."""
+    entry = view.facts["arrays"]["values"]
+    return np.frombuffer(view.blob, "<f4", np.prod(entry["shape"]), entry["at"]).reshape(entry["shape"])
+
+
+@pytest.mark.parametrize(("axes", "shape", "kind", "known"), [
+    (("query_pos", "key_pos"), (1, 3), "Strip", ["pos"]),
+    (("query_pos", "key_pos"), (2, 3), "Grid", ["query_pos", "key_pos"]),
+    (("layer", "query_pos", "key_pos"), (2, 1, 3), "Grid", ["layer", "key_pos"]),
+    (("layer", "head", "query_pos", "key_pos"), (2, 2, 1, 3), "Heads", ["layer", "head", "key_pos"]),
+    (("key_pos", "c", "query_pos"), (3, 2, 2), "Grid", ["key_pos", "c", "query_pos"]),
+    (("c", "query_pos", "key_pos"), (2, 3, 3), "Grid", ["c", "query_pos", "key_pos"])])
+def test_what_is_no_whole_pattern_is_no_attention(axes, shape, kind, known):
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    coords = {"key_pos": KEYS, "query_pos": KEYS[-shape[axes.index("query_pos")]:]}
+    view = hl.view.of(Scores(values, axes, coords, name="flow"))
+    assert named(view) == kind and list(view._axes) == known
+    assert sorted(held(view).reshape(-1)) == sorted(values.reshape(-1))
+    assert ("query_pos 2:  and" in view._title) == (1 in shape)
+
+
+def test_one_query_without_tokens_is_bars_and_its_control_goes_along():
+    one = Scores([[0.5, 2.0]], ("query_pos", "key_pos"), control=Scores([[0.0, 1.0]], ("query_pos", "key_pos")))
+    view = hl.view.of(one)
+    assert named(view) == "Bars" and list(view._axes) == ["pos"] and held(view).tolist() == [0.5, 2.0]
+    assert named(hl.view.of(Scores([[1.0]], ("query_pos", "key_pos")))) == "Attention"
+
+
+def test_queries_other_than_the_keys_are_no_attention_even_when_there_are_as_many():
+    assert named(hl.view.of(Scores(np.eye(2), ("query_pos", "key_pos"), {"query_pos": (4, 5)}))) == "Grid"
+
+
+def test_flow_to_the_last_token_is_drawn_on_the_text():
+    model = hl.load("lab")
+    flow = hl.analysis.attention_flow(model, PROMPT)
+    view = flow.show()
+    assert named(view) == "Strip" and np.allclose(held(view), flow.values)
+    assert view.select(pos=2).selection == {"pos": 2} and view.plot().axes
+    assert named(hl.analysis.attention_flow(model, PROMPT, "each").show()) == "Attention"
+
+
+def test_patterns_of_some_queries_are_maps():
+    model = hl.load("lab")
+    run = model.run(f'prompt "{PROMPT}"\nsave L1.pattern @last')
+    view = hl.view.of(run, "L1.pattern")
+    assert named(view) == "Grid" and np.allclose(held(view), run["L1.pattern"][0, :, 0].numpy())
+    captured = model.capture(PROMPT, "L1.pattern", at="last")
+    assert np.allclose(held(hl.view.of(captured)), captured["L1.pattern"][0].numpy())
+    assert named(hl.view.of(model.capture(PROMPT, "L1.resid_post", at="last"))) == "Bars"
+
+
 def test_numbers_on_tokens_are_drawn_on_the_text():
     view = hl.view.of(Scores([0.5, -1.0], ("pos",), {"pos": ("0: When", "1:  Mary")}))
     assert named(view) == "Strip"

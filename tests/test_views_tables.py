@@ -141,7 +141,7 @@ def test_a_node_tells_its_numbers_and_with_the_model_what_it_speaks_for(made):
     layer, unit, pos = nodes.index[row, 1:4].tolist()
     with torch.no_grad():
         write = lab().capture(TEXT, f"L{layer}.z")[f"L{layer}.z"][0, pos, unit] @ lab().W.O[layer, unit]
-        scores = (write * lab().W.ln_final) @ lab().W.U
+        scores = ((write - write.mean()) * lab().W.ln_final) @ lab().W.U  # a layer norm takes the mean away
     up, down = scores.topk(8), scores.neg().topk(8)
     np.testing.assert_allclose([line[1] for line in told["rows"]], up.values, rtol=1e-4)
     np.testing.assert_allclose([line[3] for line in told["rows"]], -down.values, rtol=1e-4)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..address import check_index
 from ..errors import WriteError, did_you_mean
+from ..records import Scores
+from ..records.drawn import Drawn, Part
 from ..runtime.trace import capture
 from ..tokens import Tokens
 from .watching import read, tokens_of
@@ -21,6 +23,8 @@ from .watching import read, tokens_of
 if TYPE_CHECKING:
     from ..model.model import Model
 
+MOST_DRAWN = 4
+"""Prompts of which pictures are made."""
 WEIGHTS = ("Q", "K", "V", "O", "b_Q", "b_K", "b_V")
 
 
@@ -79,8 +83,8 @@ def _check_head(stream: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, b_q:
             raise WriteError(f"{name} has shape {shape}, and {wanted[name]} fits the others")
 
 
-@dataclass(frozen=True)
-class HeadRun:
+@dataclass(frozen=True, repr=False)
+class HeadRun(Drawn):
     """What a head did.
 
     Attributes:
@@ -92,6 +96,21 @@ class HeadRun:
     write: Tensor
     pattern: Tensor
     tokens: Tokens
+
+    def pictures(self) -> dict[str, Part]:
+        """Of the first prompts, without padding: where it looks, [query_pos key_pos], and the length of its write, [pos]."""
+        found: dict[str, Part] = {}
+        for row, pieces in enumerate(self.tokens.pieces[:MOST_DRAWN]):
+            at = self.tokens.column(row, 0) + torch.arange(len(pieces), device=self.pattern.device)
+            labels = tuple(f"{i}: {piece}" for i, piece in enumerate(pieces))
+            said = "" if len(self.tokens) == 1 else f" {row}"
+            pattern, write = self.pattern[row][at][:, at], self.write[row][at].norm(dim=-1)
+            found[f"pattern{said}"] = Scores(pattern.detach().double().cpu().numpy(), ("query_pos", "key_pos"),
+                                             {"query_pos": labels, "key_pos": labels}, "share", "pattern")
+            found[f"write{said}"] = Scores(write.detach().double().cpu().numpy(), ("pos",), {"pos": labels}, "length",
+                                           "norm of the write")
+        left = len(self.tokens) - MOST_DRAWN
+        return found | ({"more": f"{left} prompts more"} if left > 0 else {})
 
 
 def run_head(model: Model, prompt: Any, layer: int, head: int, *, stream: Tensor | None = None,

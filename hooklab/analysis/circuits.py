@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import html
 from ..records import Run, Scores
+from ..records.drawn import Viewed
 from .asking import Asking, SweepError, check_word, places
 from .sweep import Progress
 
@@ -21,7 +22,7 @@ METHODS = ("greedy", "threshold")
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Circuit(Viewed):
     """Components that do a task, all others carrying the values of corrupted prompts.
 
     Attributes:

@@ -142,11 +142,7 @@ def _chunks(source: Any, units: Units, texts: Any, rows: int, special: bool,
     if model is not None:
         if texts is not None:
             raise DashboardError("a store has its own texts: leave texts out, and choose among them with store.where(…)")
-        try:
-            tokens = source.tokens_with(units.place.key, model)
-        except RecordError as error:
-            raise DashboardError(str(error)) from error
-        return tokens, _stored(source, units, tokens, special)
+        return stored(source, units, model, special)
     if not isinstance(source, Activations):
         if texts is None:
             raise DashboardError("a model needs texts to run on: max_activating(model, unit, texts)")
@@ -157,6 +153,20 @@ def _chunks(source: Any, units: Units, texts: Any, rows: int, special: bool,
     if source.tokens is None:
         raise DashboardError("these activations have no tokens: capture them from text or ids")
     return source.tokens, _captured(source, units, source.tokens, special)
+
+
+def stored(store: Stored, units: Units, model: Model, special: bool) -> tuple[Tokens, Iterable[Chunk]]:
+    """The tokens of a store's examples, and their units, example by example: nothing is run.
+
+    Raises:
+        DashboardError: the store was made with another model, or does not hold the whole of the site.
+        SiteError: it lacks the site.
+    """
+    try:
+        tokens = store.tokens_with(units.place.key, model)
+    except RecordError as error:
+        raise DashboardError(str(error)) from error
+    return tokens, _stored(store, units, tokens, special)
 
 
 def _stored(store: Stored, units: Units, tokens: Tokens, special: bool) -> Iterator[Chunk]:

@@ -7,7 +7,7 @@ is a count, or a window around a token: memory grows with the features, not with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ import numpy as np
 from torch import Tensor
 
 from ..model import ports
+from ..records.drawn import Viewed
 from ..tokens import Tokens
 from .asking import whole
-from .contexts import Context, contexts
+from .contexts import Context, contexts, stored
 from .counting import Chunk, First, Second, chunked
 from .strongest import Strongest
-from .units import DashboardError, units_of
+from .units import DashboardError, Units, units_of
 
 if TYPE_CHECKING:
     from ..model.model import Model
@@ -48,7 +49,7 @@ class Extremes:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class FeatureDashboard:
+class FeatureDashboard(Viewed):
     """What `feature_dashboard` found. Arrays have the features that were asked for on their first axis.
 
     Attributes:
@@ -142,7 +143,8 @@ def feature_dashboard(model: Model, source: Any, texts: Sequence[Any] | Any, *, 
         source: A dictionary of features (a path, or an object that encodes and decodes) together with `at=`; a site whose
             units are looked at, such as `"L2.mlp_post"` or `"L2N[3,17]"`; or directions, [d] or [feature d], with `at=`:
             their activation is the dot product.
-        texts: Text, ids, or a list of them.
+        texts: Text, ids, or a list of them; or a store that `hl.extract` filled with the whole of the site, which is read
+            example by example, so that nothing is run.
         at: The site that a dictionary reads, or directions are held against: `"L2.resid_post"`.
         features: Which, by number; all unless given.
         top: Strongest contexts to keep of each.
@@ -157,7 +159,8 @@ def feature_dashboard(model: Model, source: Any, texts: Sequence[Any] | Any, *, 
         progress: Called with (done, total, what).
 
     Raises:
-        DashboardError: a source without its site, features that do not exist, numbers out of range, no tokens to count.
+        DashboardError: a source without its site, features that do not exist, numbers out of range, no tokens to count; a
+            store of another model, or with some positions only.
         SiteError, LayerError: a site that the model lacks.
         PromptError: a text that the model cannot take.
 
@@ -172,12 +175,12 @@ def feature_dashboard(model: Model, source: Any, texts: Sequence[Any] | Any, *, 
     if per not in PER:
         raise DashboardError(f"per={per!r}: contexts are counted per {' or per '.join(map(repr, PER))}")
     units = units_of(model, source, at, features)
-    tokens = model.tokens(texts)
+    tokens, again = _reading(model, units, texts, rows, special, progress)
     size = sum(tokens.lengths) * len(units.keys) * 4
-    kept = list(chunked(model, units, tokens, rows, special, progress)) if size <= KEPT else None
+    kept = list(again()) if size <= KEPT else None
 
-    def chunks() -> Iterator[Chunk]:
-        return iter(kept) if kept is not None else chunked(model, units, tokens, rows, special, progress)
+    def chunks() -> Iterable[Chunk]:
+        return kept if kept is not None else again()
 
     first = First(len(units.keys), top, window, per)
     for chunk in chunks():
@@ -194,6 +197,15 @@ def feature_dashboard(model: Model, source: Any, texts: Sequence[Any] | Any, *, 
         first.count, (first.zero / first.count).numpy(), (first.above / first.count).numpy(), first.odd.numpy(),
         first.low.numpy(), first.high.numpy(), second.edges, second.counts.numpy(), units.norms.numpy(), tables,
         _vocabulary(model, tables), note + units.note, first.best, second.parts)
+
+
+def _reading(model: Model, units: Units, texts: Any, rows: int, special: bool,
+             progress: Callable[[int, int, str], None] | None) -> tuple[Tokens, Callable[[], Iterable[Chunk]]]:
+    """The tokens of texts, or of a store, and a way to go through their features, as often as it is called."""
+    if hasattr(texts, "tokens_with"):
+        return stored(texts, units, model, special)[0], lambda: stored(texts, units, model, special)[1]
+    tokens = model.tokens(texts)
+    return tokens, lambda: chunked(model, units, tokens, rows, special, progress)
 
 
 def _logits(model: Model, writes: Tensor | None, most: int) -> dict[str, Extremes]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..address import check_index
 from ..errors import RecordError, SiteError, did_you_mean
 from ..records import Scores
+from ..records.drawn import Drawn
 from .asking import SweepError, check_word, whole
 from .single import point, single
 from .stream import ROUNDING, direction_name, direction_of, vector_of
@@ -34,7 +35,7 @@ REST = "rest: what no component wrote, such as norms in the stream"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Decomposition:
+class Decomposition(Drawn):
     """A place of the stream as a sum.
 
     Attributes:
@@ -91,14 +92,22 @@ class Decomposition:
         """
         return self._measured().top(k)
 
-    def show(self) -> Any:  # a view of `hooklab.views`, which stands above
-        """The same numbers as bars of one position, or as a map of several.
+    def show(self, **options: Any) -> Any:  # a view of `hooklab.views`, which stands above
+        """The same numbers as bars of one position, or as a map of several; with the options of that view.
 
         Raises:
             ViewError: there is too much to draw.
         """
-        scores = self._measured()
-        return (scores.sel(pos=self.positions[0]) if len(self.positions) == 1 else scores).show()
+        return self._alone(self._measured()).show(**options)
+
+    def pictures(self) -> dict[str, Scores]:
+        """The length of every part and, where there is a direction, how far it goes along that."""
+        along = {} if self.direction is None else {"along": self._alone(self.along())}
+        return {"length": self._alone(self.norms()), **along}
+
+    def _alone(self, scores: Scores) -> Scores:
+        """Without the axis of positions where there is one."""
+        return scores.sel(pos=self.positions[0]) if len(self.positions) == 1 else scores
 
     def __getitem__(self, part: str) -> Tensor:
         """The vectors of a part, [pos d_model]. Raises RecordError where there is none."""

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import RecordError
+from ..records import Scores
+from ..records.drawn import Drawn, Part
 from .asking import whole
 from .moments import doubles
 from .probing import library
 
 
-@dataclass(frozen=True)
-class Parts:
+@dataclass(frozen=True, repr=False)
+class Parts(Drawn):
     """Parts that activations are sums of.
 
     Attributes:
@@ -31,6 +33,11 @@ class Parts:
     components: np.ndarray
     amounts: np.ndarray
     explained: float
+
+    def pictures(self) -> dict[str, Part]:
+        """How much is explained, how much of each part is in every example, and the parts themselves."""
+        return {"explained": self.explained, "amounts": Scores(self.amounts, ("example", "component"), name="amounts"),
+                "components": Scores(self.components, ("component", "dims"), name="components")}
 
     def project(self, x: Any) -> np.ndarray:
         """Amounts [… component], none below zero, whose sum comes nearest to activations [… d] (Lawson & Hanson 1974).

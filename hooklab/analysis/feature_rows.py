@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..address import Place
 from ..records import Scores
+from ..records.drawn import Drawn, Part
 from ..sae import attach, sparse
 from ..tokens import Tokens
 from .asking import whole
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 
+MOST_TEXTS, MOST_FEATURES = 6, 24
+"""What is drawn where nothing is chosen."""
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class TokenFeatures:
+class TokenFeatures(Drawn):
     """The strongest features at every token of some texts.
 
     Attributes:
@@ -75,6 +80,14 @@ class TokenFeatures:
         columns = [known.index(one) for one in chosen]
         return Scores(self.table[text][:, columns].T, ("feature", "pos"), {"feature": chosen, "pos": self._labels(text)},
                       "activation", "feature", note=f"features at {self.place}")
+
+    def pictures(self) -> dict[str, Part]:
+        """The strongest features of the first texts, at every token: Scores [feature pos]."""
+        found: dict[str, Part] = {}
+        for text, active in enumerate(self.active[:MOST_TEXTS]):
+            found[f"text {text}"] = self.scores(active[:MOST_FEATURES], text) if active else "no feature is active"
+        left = len(self.tokens) - MOST_TEXTS
+        return found | ({"more": f"{left} texts more: choose with scores(text=…)"} if left > 0 else {})
 
     def _checked(self, text: int) -> int:
         if text not in range(len(self.tokens)):

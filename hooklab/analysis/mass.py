@@ -36,7 +36,7 @@ Places = list[list[int]]
 
 def attention_mass(model: Model, prompts: Any, rows: Any = "all", columns: Any = "all", *, diagonal: bool = True,
                    exclude: Any = None, reduce: str = "mean", weighting: str = "attention", above: float = 0.0,
-                   marks: Mapping[str, Any] | None = None, seed: int = 0, **inputs: Any) -> Scores:
+                   relative: bool = False, marks: Mapping[str, Any] | None = None, seed: int = 0, **inputs: Any) -> Scores:
     """The attention that the tokens of one group pay to those of another, in every head.
 
     With the defaults it is a density: the share of its attention that a token of `rows` spends on `columns`, on average.
@@ -54,6 +54,9 @@ def attention_mass(model: Model, prompts: Any, rows: Any = "all", columns: Any =
             the stream (Kobayashi et al. 2020, arXiv:2004.10102). `"value"` is the length of the sum, ‖Σ A v‖ over rows and
             columns, in which values may cancel; with the mean it is divided by the number of rows.
         above: Attention of this much or less counts as none: 1e-3 leaves out what is spread thin over many tokens.
+        relative: Divide each example's mass by what it would be if every token looked alike at itself and all before it (at
+            all tokens, in a model that is not causal): 1 is uniform attention whatever the groups are, 2 is twice as much
+            of it. All uniform attention counts, whatever `above` says. nan where it is 0, as for tokens that lie ahead.
         marks: Name -> selector, for selectors that use names.
         seed: Of intervals.
         inputs: Further inputs, such as `images=`.
@@ -94,9 +97,13 @@ def attention_mass(model: Model, prompts: Any, rows: Any = "all", columns: Any =
             lengths = norms[i, :, seen.spans[i]].to(pattern) if norms is not None else None
             for a, row in enumerate(queries.values()):
                 looked = _looked(pattern, row[example], diagonal=diagonal, reduce=reduce)
+                even = _looked(uniform(pattern, facts.causal), row[example], diagonal=diagonal,
+                               reduce=reduce) if relative else None
                 for b, column in enumerate(keys.values()):
                     if row[example] and column[example]:
                         mass = _over(looked, column[example], values, lengths)
+                        if even is not None:
+                            mass = _share(mass, _over(even, column[example], values, lengths))
                         found[example, a, b, seen.layer] = mass.cpu().numpy()
 
     watch(model, prompt, ("pattern",) if weighting == "attention" else ("v", "pattern"), visit)
@@ -104,8 +111,9 @@ def attention_mass(model: Model, prompts: Any, rows: Any = "all", columns: Any =
     axes = tuple(name for name, given, _, _ in named if isinstance(given, Mapping))
     coords = {name: tuple(groups) for name, given, groups, _ in named if isinstance(given, Mapping)}
     examples = found.squeeze(tuple(axis for _, given, _, axis in named if not isinstance(given, Mapping)))
-    note = "" if diagonal else "without attention to oneself"
-    return averaged(examples, (*axes, "layer", "head"), coords, seed, unit=WEIGHTINGS[weighting], note=note,
+    notes = ["" if diagonal else "without attention to oneself", "1 is uniform attention" if relative else ""]
+    return averaged(examples, (*axes, "layer", "head"), coords, seed, note="; ".join(filter(None, notes)),
+                    unit="times uniform" if relative else WEIGHTINGS[weighting],
                     name="attention mass" if reduce == "sum" else "attention density")
 
 
@@ -182,7 +190,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mass_between(pattern: Any, rows: Sequence[int], columns: Sequence[int], *, values: Any = None, norms: Any = None,
-                 diagonal: bool = True, reduce: str = "mean") -> np.ndarray:
+                 diagonal: bool = True, relative: bool = False, reduce: str = "mean") -> np.ndarray:
     """The same for patterns that are at hand.
 
     Args:
@@ -192,17 +200,21 @@ def mass_between(pattern: Any, rows: Sequence[int], columns: Sequence[int], *, v
         values: [key_pos kv_head d_head], for the length of their weighted sum; the pattern is [head query_pos key_pos] then.
         norms: [… key_pos], for the sum of weighted lengths.
         diagonal: Whether a token's attention to itself counts.
+        relative: Divide by what uniform causal attention would have.
         reduce: `"mean"` over the rows, or their `"sum"`.
 
     Returns:
-        […]; nan where there is no row or no column.
+        […]; nan where there is no row or no column, and where it is divided by 0.
 
     >>> uniform = np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None]
     >>> float(mass_between(uniform, [2, 3], [0])), float(mass_between(uniform, [3], [2, 3], diagonal=False))
     (0.29166666666666663, 0.25)
+    >>> float(mass_between(uniform, [2, 3], [0], relative=True)), float(mass_between(uniform, [0], [1], relative=True))
+    (1.0, nan)
 
     Raises:
-        AttentionError: values and norms are both given, or there is no such way to reduce.
+        AttentionError: values and norms are both given, there is no such way to reduce, or the pattern does not go from
+            tokens to the same tokens, so that nothing can be said of uniform attention.
     """
     check("reduce", reduce, REDUCES)
     if values is not None and norms is not None:
@@ -212,8 +224,28 @@ def mass_between(pattern: Any, rows: Sequence[int], columns: Sequence[int], *, v
     if not rows or not columns:
         return np.full(whole.shape[:-2], np.nan)
     given = [None if x is None else torch.as_tensor(x).detach().to(whole) for x in (values, norms)]
-    looked = _looked(whole, rows, diagonal=diagonal, reduce=reduce)
-    return np.asarray(_over(looked, columns, *given).cpu())
+    mass = _over(_looked(whole, rows, diagonal=diagonal, reduce=reduce), columns, *given)
+    if relative:
+        if whole.shape[-1] != whole.shape[-2]:
+            raise AttentionError(f"a pattern of {whole.shape[-2]} by {whole.shape[-1]} tokens looks at other tokens than "
+                                 "those that look: uniform causal attention is not known for it")
+        mass = _share(mass, _over(_looked(uniform(whole), rows, diagonal=diagonal, reduce=reduce), columns, *given))
+    return np.asarray(mass.cpu())
+
+
+def uniform(pattern: Tensor, causal: bool = True) -> Tensor:
+    """Attention of the shape of a pattern [… pos pos] that looks at all tokens it can see alike.
+
+    >>> uniform(torch.zeros(2, 2)).tolist()
+    [[1.0, 0.0], [0.5, 0.5]]
+    """
+    seen = torch.ones_like(pattern)
+    seen = seen.tril() if causal else seen
+    return seen / seen.sum(-1, keepdim=True)
+
+
+def _share(mass: Tensor, baseline: Tensor) -> Tensor:
+    return torch.where(baseline > 0, mass / baseline, torch.nan)
 
 
 def _looked(pattern: Tensor, rows: Sequence[int], *, diagonal: bool, reduce: str) -> Tensor:

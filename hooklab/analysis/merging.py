@@ -16,8 +16,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..address import check_index
+from ..model.writes import entering, heads_written
 from ..positions import columns
 from ..records import Scores
+from ..records.drawn import Drawn, Part
 from .readwrite import head_writes
 from .watching import AttentionError, Seen, averaged, check, read, tokens_of, watch
 
@@ -63,10 +65,9 @@ def head_redundancy(model: Model, prompts: Any, kind: str = "merge", *, seed: in
     found = np.full((prompt.size, facts.n_layers, facts.n_heads, facts.n_heads), np.nan)
 
     def visit(seen: Seen) -> None:
-        out = model.W.O[seen.layer].double()
         values = dict(seen.patterns()) if site == "pattern" else {i: seen.of("z", i) for i in seen.examples}
         for example, value in values.items():
-            found[example, seen.layer] = alike(value, out).cpu().numpy()
+            found[example, seen.layer] = alike(model, seen.layer, value).detach().cpu().numpy()
 
     watch(model, prompt, (site,), visit)
     return averaged(found, ("layer", "head", "other_head"), {}, seed, name=f"redundancy: {kind}")
@@ -109,8 +110,8 @@ def merged_heads(model: Model, layer: int, heads: tuple[int, int], share: float 
         yield model
 
 
-@dataclass(frozen=True)
-class MergeEffect:
+@dataclass(frozen=True, repr=False)
+class MergeEffect(Drawn):
     """What merging two heads does; each is a mean over examples, with them and an interval in the scores.
 
     Attributes:
@@ -122,6 +123,10 @@ class MergeEffect:
     attn_out: Scores
     logits: Scores | None
     kl: Scores | None
+
+    def pictures(self) -> dict[str, Part]:
+        """All that were measured, by their names."""
+        return {"attn_out": self.attn_out, "logits": self.logits, "kl": self.kl}
 
 
 def merge_effect(model: Model, prompts: Any, layer: int, heads: tuple[int, int], share: float = 0.5, by: str = "z", *,
@@ -172,26 +177,29 @@ def merge_effect(model: Model, prompts: Any, layer: int, heads: tuple[int, int],
                        scores("kl", "nats", kl))
 
 
-def _alike_writes(z: Tensor, out: Tensor) -> Tensor:
+def _alike_writes(model: Model, layer: int, z: Tensor) -> Tensor:
     """Over the tokens where both write something; nan where there is none."""
-    writes = head_writes(z, out)
+    writes = heads_written(model, layer, head_writes(z, model.W.O[layer].double()))
     loud = (writes.norm(dim=-1) > 0).to(writes)
     writes = torch.nn.functional.normalize(writes, dim=-1)
     return torch.einsum("pam,pbm->ab", writes, writes) / torch.einsum("pa,pb->ab", loud, loud)
 
 
-def _alike_patterns(pattern: Tensor, out: Tensor) -> Tensor:
+def _alike_patterns(model: Model, layer: int, pattern: Tensor) -> Tensor:
     rows = rearrange(pattern, "head query key -> head (query key)")
     return 1 - torch.cdist(rows, rows, p=1) / (2 * pattern.shape[1])
 
 
-def _alike_merged(z: Tensor, out: Tensor) -> Tensor:
+def _alike_merged(model: Model, layer: int, z: Tensor) -> Tensor:
     """Both write from (z_a + z_b) / 2, so together they change by (z_b - z_a) (W_a - W_b) / 2."""
-    heads, out = z.shape[1], out.to(z.device)
-    writes, found = head_writes(z, out), torch.ones((z.shape[1],) * 2, dtype=z.dtype, device=z.device)
+    heads, out = z.shape[1], model.W.O[layer].double().to(z.device)
+    result = head_writes(z, out)
+    writes, found = heads_written(model, layer, result), torch.ones((heads, heads), dtype=z.dtype, device=z.device)
+    together = result.sum(1) + model.W.b_O[layer].to(result)
     for a in range(heads):
         for b in range(a):
-            change = ((z[:, b] - z[:, a]) @ (out[a] - out[b]) / 2).norm(dim=-1).mean()
+            change = ((z[:, b] - z[:, a]) @ (out[a] - out[b]) / 2)[:, None]
+            change = entering(model, layer, "attn_out", change, lambda: together)[:, 0].norm(dim=-1).mean()
             whole = (writes[:, a] + writes[:, b]).norm(dim=-1).mean()
             found[a, b] = found[b, a] = 1 - change / whole if change > 0 else 1.0
     return found
@@ -226,5 +234,5 @@ def _blend(value: Tensor, pair: tuple[int, int], share: float) -> Tensor:
     return value
 
 
-_ALIKE: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+_ALIKE: dict[str, tuple[str, Callable[[Model, int, Tensor], Tensor]]] = {
     "merge": ("z", _alike_merged), "pattern": ("pattern", _alike_patterns), "write": ("z", _alike_writes)}

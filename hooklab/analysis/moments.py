@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RecordError
+from ..records import Scores
+from ..records.drawn import Drawn, Part
 
 
 class Moments:
@@ -80,8 +82,8 @@ class Moments:
         return np.diag(self.covariance).copy()
 
 
-@dataclass(frozen=True)
-class Basis:
+@dataclass(frozen=True, repr=False)
+class Basis(Drawn):
     """Axes through activations, and the way there and back.
 
     Attributes:
@@ -97,6 +99,12 @@ class Basis:
     back: np.ndarray
     variance: np.ndarray
     total: float
+
+    def pictures(self) -> dict[str, Part]:
+        """The variance along each axis, as a share of all, and the axes themselves."""
+        shares = Scores(self.variance / (self.total or 1.0), ("component",), unit="fraction", name="share of the variance")
+        return {"total variance": self.total, "variance": shares,
+                "components": Scores(self.components, ("component", "dims"), name="components")}
 
     def project(self, x: Any) -> np.ndarray:
         """Coordinates [… component] of activations [… d]."""

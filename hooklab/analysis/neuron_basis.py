@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ..address import check_index
 from ..model.factored import Factored
+from ..records import Scores
+from ..records.drawn import Drawn
 
 if TYPE_CHECKING:
     from ..model.model import Model
 
 
 @dataclass(frozen=True, eq=False)
-class MlpBasis:
+class MlpBasis(Drawn):
     """Read and write directions of one layer's neurons.
 
     Attributes:
@@ -56,6 +59,16 @@ class MlpBasis:
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Directions read [d_model rank], strengths [rank] (falling) and directions written [rank d_model] of `map`."""
         return self.map.svd()
+
+    def pictures(self) -> dict[str, Scores]:
+        """Of every neuron, [neuron]: the length of what it reads and of what it writes, and how alike the two are."""
+        def scores(values: Tensor, name: str, unit: str = "length") -> Scores:
+            return Scores(values.detach().double().cpu().numpy(), ("neuron",), {}, unit, name, note=f"layer {self.layer}")
+
+        gates = {} if self.gates is None else {"gates": scores(self.gates.norm(dim=-1), "norm of the gate's direction")}
+        return {"reads": scores(self.reads.norm(dim=-1), "norm of the read direction"), **gates,
+                "writes": scores(self.writes.norm(dim=-1), "norm of the write direction"),
+                "alike": scores(cosine_similarity(self.reads, self.writes, dim=-1), "read and write direction", "cosine")}
 
     def __repr__(self) -> str:
         return f"MlpBasis(layer {self.layer}: {self.reads.shape[0]} neurons, d_model {self.reads.shape[1]}" + (

@@ -16,9 +16,11 @@ import numpy as np
 from .. import html
 from ..errors import RecordError, did_you_mean
 from ..records import Scores
+from ..records.drawn import shown
 from .asking import whole
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 INDEX = ("kind", "layer", "unit", "pos", "key")
@@ -267,9 +269,11 @@ class Nodes:
             RecordError: there is no such column.
             ViewError: as `hl.view.nodes`.
         """
-        from .. import views
+        return shown(self, by=by, **options)
 
-        return views.nodes(self, by=by, **options)
+    def plot(self, k: int = SHOWN, by: str | None = None) -> Figure:
+        """A matplotlib figure of the `k` nodes furthest from zero, as bars. Raises RecordError."""
+        return self.nlargest(k, by, absolute=True).scores(by).plot(kind="bars")
 
     def __repr__(self) -> str:
         names, counts = np.unique(self._under("kind").astype(str), return_counts=True)

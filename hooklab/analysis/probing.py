@@ -16,6 +16,7 @@ import numpy as np
 from ..address import parse
 from ..errors import RecordError, did_you_mean
 from ..records import Scores
+from ..records.drawn import Drawn, Part
 from ..statistics import interval
 from .ranking import area_interval, areas
 
@@ -23,8 +24,8 @@ METHODS = ("logistic", "means")
 SHUFFLES = 5
 
 
-@dataclass(frozen=True)
-class Probes:
+@dataclass(frozen=True, repr=False)
+class Probes(Drawn):
     """What probes reached.
 
     Attributes:
@@ -41,6 +42,10 @@ class Probes:
     auroc: Scores | None
     directions: np.ndarray
     classes: tuple[Any, ...]
+
+    def pictures(self) -> dict[str, Part]:
+        """What was told apart, and how well, in every layer."""
+        return {"classes": ", ".join(map(str, self.classes)), "accuracy": self.accuracy, "auroc": self.auroc}
 
 
 def probe(activations: Mapping[str, Any] | Any, labels: Sequence[Any], *, method: str = "logistic", folds: int = 5,

@@ -15,10 +15,11 @@ import torch
 from ..errors import RecordError
 from ..model.model import Model
 from ..records import Scores
+from ..records.drawn import Drawn, Part
 
 
-@dataclass(frozen=True)
-class Sparsity:
+@dataclass(frozen=True, repr=False)
+class Sparsity(Drawn):
     """How sparse activations are.
 
     Attributes:
@@ -40,6 +41,11 @@ class Sparsity:
     lifetime: Scores
     dead: tuple[int, ...]
     tokens: int
+
+    def pictures(self) -> dict[str, Part]:
+        """The numbers, with how many are dead, and the shares of silence, of every count, and over the tokens."""
+        return {"active": self.active, "hoyer": self.hoyer, "dead": len(self.dead), "tokens": self.tokens,
+                "silent": self.silent, "counts": self.counts, "lifetime": self.lifetime}
 
 
 def sparsity(batches: Iterable[Any] | Any, *, threshold: float = 0.0) -> Sparsity:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..records import Scores
+from ..records.drawn import Drawn
 from ..runtime.trace import places
 from .single import POINTS, Single, point, single
 from .stream import direction_name, direction_of, measured
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 
-@dataclass(frozen=True)
-class Movement:
+@dataclass(frozen=True, repr=False)
+class Movement(Drawn):
     """How the stream differs between two places.
 
     Attributes:
@@ -35,6 +36,10 @@ class Movement:
 
     change: Scores
     cosine: Scores
+
+    def pictures(self) -> dict[str, Scores]:
+        """Both, by their names."""
+        return {"change": self.change, "cosine": self.cosine}
 
 
 def movement(model: Model, prompt: Any, start: str, end: str, *, positions: Any = "each", **inputs: Any) -> Movement:
@@ -70,8 +75,8 @@ def movement(model: Model, prompt: Any, start: str, end: str, *, positions: Any 
                     scores(cosine_similarity(before, after, dim=-1), "cosine", "cosine"))
 
 
-@dataclass(frozen=True)
-class Circulation:
+@dataclass(frozen=True, repr=False)
+class Circulation(Drawn):
     """What every layer does to the stream, each Scores [layer pos].
 
     Attributes:
@@ -86,6 +91,10 @@ class Circulation:
     mlp: Scores
     change: Scores
     cosine: Scores
+
+    def pictures(self) -> dict[str, Scores]:
+        """All four, by their names."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @property
     def share(self) -> Scores:

@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import metrics
 from ..errors import PromptError
 from ..records import Scores
+from ..records.drawn import Drawn
 from ..runtime.provenance import fingerprint
 from .asking import whole
 from .lens_values import LensError
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ..model.model import Model
 
 
-@dataclass(frozen=True)
-class TunedTraining:
+@dataclass(frozen=True, repr=False)
+class TunedTraining(Drawn):
     """A fitted tuned lens and how it came about.
 
     Attributes:
@@ -39,8 +40,14 @@ class TunedTraining:
         history: (step, layer): KL(the model's last prediction ‖ lens) in nats over each step's batch, before that step.
     """
 
+    LINES = ("history",)
+
     lens: TunedLens
     history: Scores
+
+    def pictures(self) -> dict[str, Scores]:
+        """How far every layer is from the last prediction, step by step."""
+        return {"history": self.history}
 
 
 def train_tuned_lens(model: Model, texts: Any, *, steps: int = 250, lr: float = 1e-3, batch: int = 8, seed: int = 0,

@@ -61,6 +61,11 @@ class Activations(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self.data)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and the gradients: for each, its numbers times the size of one."""
+        return sum(one.numel() * one.element_size() for some in (self.data, self.grads) for one in some.values())
+
     @staticmethod
     def _canonical(address: str) -> str:
         parsed = parse(address)

@@ -185,6 +185,26 @@ class Run(Mapping[str, "Tensor"]):
             raise RecordError("This run has no tokens: it ran on nothing that was tokenized.")
         return self.tokens_of.get("main", next(iter(self.tokens_of.values())))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its numbers: tensors in `data`, arrays in `examples`, and every array of its scores."""
+        kept = sum(one.numel() * one.element_size() for one in self.data.values())
+        return kept + sum(one.nbytes for some in self.examples.values() for one in some.values()) + sum(
+            one.nbytes for one in self.scores.values())
+
+    def tree(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Run -> what it saved -> the shape of it.
+
+        >>> import torch
+        >>> Run(data={"main.L0.z": torch.zeros(1, 3)}, axes={"main.L0.z": ("batch", "pos")}).tree()
+        {'main': {'L0.z': (1, 3)}}
+        """
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        for key, value in self.data.items():
+            run, _, name = key.partition(".")
+            found.setdefault(run, {})[name] = tuple(value.shape)
+        return found
+
     def as_dict(self, row: int | None = None) -> dict[str, Any]:
         """What was written as one plain dictionary, with activations by layer; see `hooklab.records.plain`."""
         from .plain import as_dict

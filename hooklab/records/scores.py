@@ -125,6 +125,12 @@ class Scores:
         """Entries per axis."""
         return self.values.shape
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers: values, and those for every example, of intervals, p-values and the control."""
+        arrays = (self.values, self.examples, self.low, self.high, self.p)
+        return sum(one.nbytes for one in arrays if one is not None) + (self.control.nbytes if self.control else 0)
+
     def top(self, k: int = 10) -> list[tuple[dict[str, Any], float]]:
         """The `k` cells furthest from zero, strongest first, each with its labels; what is not a number is left out.
 
@@ -188,42 +194,68 @@ class Scores:
         control = None if self.control is None or self.control.ends is None else self.control.raw
         return replace(self, **moved, unit=self.raw_unit, p=None, ends=None, raw_unit="", control=control)
 
-    def to_pandas(self) -> DataFrame:
+    def to_pandas(self, *, examples: bool = False) -> DataFrame:
         """A long table: a column per axis, the number in `score`, and what else the cells have: `low`, `high`, `p`,
         the number of the `control`, and `label` for text.
 
-        Raises:
-            RecordError: pandas is not installed.
-        """
-        return tables.frame(self, _optional("pandas", "to_pandas"))
+        Args:
+            examples: The numbers of single examples instead: a row for each example and cell, with the number of the example
+                in `example`, a column per axis, and `score`.
 
-    def to_xarray(self) -> DataArray:
+        Raises:
+            RecordError: pandas is not installed, or there are no numbers of examples.
+
+        >>> scores = Scores(np.array([2.0]), ("layer",), examples=np.array([[1.0], [3.0]]))
+        >>> scores.to_pandas(examples=True).to_dict("list")
+        {'example': [0, 1], 'layer': [0, 0], 'score': [1.0, 3.0]}
+        """
+        pandas = _optional("pandas", "to_pandas")
+        return tables.of_examples(self, pandas) if examples else tables.frame(self, pandas)
+
+    def to_xarray(self, *, examples: bool = False) -> DataArray:
         """The same as an xarray DataArray; unit and spec are its attributes, bounds and the like coordinates.
 
+        Args:
+            examples: The numbers of single examples instead, [batch, *axes].
+
         Raises:
-            RecordError: xarray is not installed.
+            RecordError: xarray is not installed, or there are no numbers of examples.
         """
-        return tables.array(self, _optional("xarray", "to_xarray"))
+        return tables.array(self, _optional("xarray", "to_xarray"), examples)
 
-    def plot(self) -> Figure:
-        """A matplotlib figure of its own: bars or a line, a heat map, or several. Settings of pyplot stay as they are.
+    def plot(self, *, kind: str | None = None, log: bool = False, limits: tuple[float, float] | None = None,
+             smooth: int | None = None, base: float | Scores | None = None) -> Figure:
+        """A matplotlib figure of its own: bars, curves, a heat map, or several. Settings of pyplot stay as they are.
+
+        Args:
+            kind: `"bars"` of one axis; `"line"` or stacked `"area"`, of two axes with a curve for each entry of the shorter
+                one over the ordered one; `"map"` of two axes. What fits the axes unless given.
+            log: A log scale of the colours, or of the axis.
+            limits: Where colours, or the axis, begin and end.
+            smooth: Draw the centred mean of so many entries (an odd number) beside the raw line; at the ends, of those that
+                are there.
+            base: A number to draw as a base line; or Scores over the same axis, drawn as a second curve.
+
+        >>> Scores(np.array([[0.1, 0.4], [0.9, 0.6]]), ("group", "layer")).plot(kind="area").axes[0].get_xlabel()
+        'layer'
 
         Raises:
-            RecordError: the axes leave too many maps to draw.
+            RecordError: there is nothing to draw, or too much; an option does not fit the axes or the numbers.
         """
         from .plot import figure
+        from .plot_options import checked
 
-        return figure(self)
+        return figure(self, checked(kind, log, limits, smooth, base))
 
-    def show(self) -> View | Board:
-        """The live view that fits the axes; see `hooklab.views.of`.
+    def show(self, **options: Any) -> View | Board:
+        """The live view that fits the axes, with the options of that view, such as `title=`; see `hooklab.views.of`.
 
         Raises:
             ViewError: there is nothing to draw, or too much.
         """
         from ..views.choosing import of
 
-        return of(self)
+        return of(self, **options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False and dtype is not None and np.dtype(dtype) != self.values.dtype:

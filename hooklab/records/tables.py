@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import RecordError
+
 if TYPE_CHECKING:
     from .scores import Scores
 
@@ -42,11 +44,37 @@ def frame(scores: Scores, pandas: Any) -> Any:
     return made
 
 
-def array(scores: Scores, xarray: Any) -> Any:
-    """A DataArray with the axes of the scores."""
+def of_examples(scores: Scores, pandas: Any) -> Any:
+    """A DataFrame with a row per example and cell, the cells of one example together. Raises RecordError."""
+    numbers = _each(scores)
+    sizes, cells = numbers.shape, numbers.size
+    table: dict[str, Any] = {_free("example", scores): np.repeat(np.arange(sizes[0]), numbers[:1].size)}
+    for number, axis in enumerate(scores.axes, 1):
+        at = np.arange(sizes[number]).reshape([-1 if i == number else 1 for i in range(len(sizes))])
+        labels = scores.coords[axis]
+        table[axis] = [labels[i] for i in np.broadcast_to(at, sizes).reshape(cells)]
+    made = pandas.DataFrame(table | {_free("score", scores): numbers.reshape(cells)})
+    made.attrs.update(name=scores.name, **about(scores))
+    return made
+
+
+def _each(scores: Scores) -> np.ndarray:
+    """The numbers of single examples [batch, *axes]. Raises RecordError where there are none."""
+    if scores.examples is None:
+        raise RecordError("these scores have no numbers of single examples: they were made of one prompt, or only their "
+                          "mean was kept")
+    return scores.examples
+
+
+def array(scores: Scores, xarray: Any, examples: bool = False) -> Any:
+    """A DataArray with the axes of the scores, for single examples after an axis `batch`. Raises RecordError."""
     coords: dict[str, Any] = {axis: list(labels) for axis, labels in scores.coords.items()}
     coords |= {word: (scores.axes, np.array(values)) for word, values in columns(scores).items()}
-    return xarray.DataArray(scores.values.copy(), dims=scores.axes, coords=coords, name=scores.name or None,
+    numbers, dims = scores.values, scores.axes
+    if examples:
+        numbers, dims = _each(scores), (_free("batch", scores), *scores.axes)
+        coords[dims[0]] = list(range(len(numbers)))
+    return xarray.DataArray(numbers.copy(), dims=dims, coords=coords, name=scores.name or None,
                             attrs=about(scores) | {"note": scores.note})
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..records import Scores
+from ..records.drawn import Drawn, Part
+
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Drawn):
     """How well approximate numbers go with exact ones.
 
     >>> print(agree(np.array([1.0, 2.0, -1.0]), np.array([1.5, 2.5, np.nan])))
@@ -28,6 +31,13 @@ class Agreement:
     signs: float
     cells: int
     error: float
+
+    def pictures(self) -> dict[str, Part]:
+        """How many cells, how far apart, and what lies between -1 and 1: [measure]."""
+        values = np.array([self.correlation, self.rank_correlation, self.signs])
+        names = ("correlation", "rank correlation", "same sign")
+        return {"cells": self.cells, "error": self.error,
+                "agreement": Scores(values, ("measure",), {"measure": names}, name="agreement")}
 
     def __str__(self) -> str:
         return (f"correlation {self.correlation:.2f}, rank correlation {self.rank_correlation:.2f}, "

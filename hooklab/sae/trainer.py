@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..records.drawn import Drawn
 from ..records.scores import Scores
 from .activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from .autoencoder import SAE
@@ -34,8 +35,8 @@ _RATE = 0.01
 _BETAS = (0.9, 0.999)
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, repr=False)
+class Training(Drawn):
     """A trained autoencoder and how it came about.
 
     Attributes:
@@ -45,6 +46,10 @@ class Training:
 
     sae: SAE
     history: Scores
+
+    def pictures(self) -> dict[str, Scores | str]:
+        """What was trained, and every metric over the steps."""
+        return {"sae": repr(self.sae), **{name: self.history.sel(metric=name) for name in self.history.coords["metric"]}}
 
 
 @dataclass

@@ -18,7 +18,7 @@ import traitlets
 
 from .. import html
 from ..errors import HooklabError, ViewError, did_you_mean
-from . import allowed, registry, wire
+from . import allowed, pictures, registry, wire
 from .assets import STATIC, asset, carried, watched
 from .axes import Axis
 from .text import shown
@@ -163,25 +163,18 @@ class View(anywidget.AnyWidget):
     def to_png(self, path: str | Path | None = None, *, dpi: int = 144) -> bytes:
         """A picture by matplotlib, without a browser; also written to `path` when one is given.
 
+        Args:
+            path: A file that is not there yet. Its suffix says what is written and returned: `.png`, `.svg` or `.pdf`; a
+                PNG picture where there is no path.
+            dpi: Dots per inch of a PNG picture.
+
         Raises:
-            ViewError: the view was closed, or has no figure.
+            ViewError: the view was closed, or has no figure; another suffix.
             RecordError: the file exists, or cannot be written.
         """
         self._check_open()
-        return self._written(self.plot(), path, dpi)
-
-    @staticmethod
-    def _written(figure: Figure, path: str | Path | None, dpi: int) -> bytes:
-        """A figure as a picture, also in a file that is not there yet. Raises RecordError."""
-        import io
-
-        from .page import write_new
-
-        target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=dpi, bbox_inches="tight")
-        if path is not None:
-            write_new(Path(path), target.getvalue())
-        return target.getvalue()
+        pictures.suffix(path)  # before anything is drawn
+        return pictures.written(self.plot(), path, dpi)
 
     def close(self) -> None:
         """Take the view off the page and free what it holds; its selection can still be read.

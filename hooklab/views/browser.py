@@ -15,7 +15,7 @@ from ..errors import HooklabError, ViewError, did_you_mean
 from ..records import Run, Scores, compare
 from ..records.drawing import where
 from ..records.views import following, is_top
-from . import shelf
+from . import pictures, shelf
 from .axes import Axis
 from .base import Answer, View
 from .shelf import Entry, moment
@@ -184,7 +184,7 @@ class Runs(View):
 
     def plot(self, ax: Any = None, *, dark: bool = False) -> Figure:
         """The list as a table, with the runs that are chosen marked; `dark` for a page with light letters."""
-        from . import night, run_table
+        from . import night, table_figure
 
         self._check_open()
         described = self.describe()
@@ -195,7 +195,7 @@ class Runs(View):
         marks = {keys.index(self.selection[name]): mark for name, mark in (("run", "● "), ("against", "○ "))
                  if name in self.selection}
         marked = [(row, marks.get(i, "")) for i, row in enumerate(rows)]
-        return run_table.figure(
+        return table_figure.figure(
             ["run", "stored (UTC)", "model", "spec", "size", *names],
             [[mark + row["name"], row["stored"], row["model"], row["error"] or row["line"], size(row["size"]),
               *("" if value is None else html.number(value) for value in row["metrics"][:8])] for row, mark in marked],
@@ -203,13 +203,14 @@ class Runs(View):
             chosen=[i for i in marks if i < len(rows)], title=self._title, notes=[one for one in notes if one], ax=ax)
 
     def to_png(self, path: str | Path | None = None, *, dpi: int = 144, dark: bool = False) -> bytes:
-        """The list as a picture, without a browser; also written to `path` when one is given.
+        """The list as a picture, without a browser; also written to `path` when one is given: `.png`, `.svg` or `.pdf`.
 
         Raises:
-            ViewError: the view was closed.
+            ViewError: the view was closed; another suffix.
             RecordError: the file exists, or cannot be written.
         """
-        return self._written(self.plot(dark=dark), path, dpi)
+        pictures.suffix(path)
+        return pictures.written(self.plot(dark=dark), path, dpi)
 
     def release(self) -> None:
         self.entries, self._loaded, self._source = [], ("", None), None

@@ -2,18 +2,23 @@
 
     Scores ──axes──▶ attention, heads, neurons, tokens, lens, residual, graph, bars or a grid
     Run ──its `show` lines──▶ Board · Run or Activations and a name ──axes of the entry──▶ as Scores
+    a result of several Scores ──each of them──▶ Board
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import views
 from ..errors import ViewError
 from ..records import Activations, Run, Scores
+from ..records.drawn import Drawn
 from ..records.run import kind
+from ..records.select import take
 from ..sites import SITES
 from . import wire
 
@@ -21,10 +26,13 @@ if TYPE_CHECKING:
     from .base import View
     from .boards import Board
 
+QUERIES = {"query_pos", "key_pos"}
 STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 OTHERS = {
     "hooklab.analysis.circuits.Circuit": "graph",
     "hooklab.analysis.dashboard.FeatureDashboard": "features",
+    "hooklab.analysis.node_table.Nodes": "nodes",
+    "hooklab.data.store.store.Store": "store",
 }
 """Results that are no Scores: the class, and the view that draws it."""
 
@@ -34,7 +42,7 @@ def of(thing: Any, name: str | None = None, *, axes: str | Sequence[str] | None 
     """The view that fits: by the axes of Scores, by the `show` lines of a Run, by the site of an activation.
 
     Args:
-        thing: Scores; a Run; Activations; an array or tensor with `axes`; a circuit, a dashboard of features, a view.
+        thing: Scores; a Run; Activations; what an analysis hands back; an array or tensor with `axes`; a view.
         name: Which entry of a Run or of Activations: `"L5.pattern"`, `"patched.logit_diff"`.
         axes: What the axes of an array are: `"layer head"`, `"query_pos key_pos"`, `"pos"` …
         tokens: For an array: the tokens of its positions.
@@ -84,6 +92,16 @@ def _only(*axes: str) -> Callable[[Scores, str], bool]:
     return lambda scores, key: scores.axes == axes
 
 
+def _is_pattern(scores: Scores, key: str) -> bool:
+    """Whether every query and every key of the same tokens are here, and no axis that a pattern does not have."""
+    return (QUERIES <= set(scores.axes) <= QUERIES | {"batch", "layer", "head"}
+            and scores.coords["query_pos"] == scores.coords["key_pos"])
+
+
+def _one_query(scores: Scores, key: str) -> bool:
+    return QUERIES <= set(scores.axes) and len(scores.coords["query_pos"]) == 1
+
+
 def _swept(scores: Scores, key: str) -> bool:
     return len(scores.axes) > 1 and bool(scores.spec) and "each" in scores.spec
 
@@ -125,6 +143,28 @@ def _tokens(scores: Scores, options: Mapping[str, Any], run: Run | None, key: st
     return views.tokens(scores, **left) if run is None else views.tokens(run, key, **left)
 
 
+def _from_one(scores: Scores, options: Mapping[str, Any], run: Run | None, key: str) -> View | Board:
+    """Where one query looks: on the text of its keys where there is nothing else, or by the axes that are left."""
+    label = scores.coords["query_pos"][0]
+    where = f"query_pos {label}" if isinstance(label, str) else ""  # a bare number may only count what was saved
+    part = take(scores, "query_pos", 0)
+    if part.axes == ("key_pos",):
+        part = _renamed(part, "key_pos", "pos")
+    return of_scores(part, **{**options, "title": " · ".join(filter(None, [options.get("title") or scores.name, where]))})
+
+
+def _renamed(scores: Scores, old: str, new: str) -> Scores:
+    """The same under another axis word."""
+    return replace(scores, axes=tuple(new if axis == old else axis for axis in scores.axes),
+                   coords={new if axis == old else axis: labels for axis, labels in scores.coords.items()},
+                   control=None if scores.control is None else _renamed(scores.control, old, new))
+
+
+def _queries_and_keys(scores: Scores, options: Mapping[str, Any], run: Run | None, key: str) -> View:
+    """Some queries over their keys as a map; other axes are chosen above it."""
+    return views.grid(scores, rows="query_pos", columns="key_pos", **options)
+
+
 def _last_two(scores: Scores, options: Mapping[str, Any], run: Run | None, key: str) -> View:
     """The last two axes as a map, whatever they are called; the others are chosen above it."""
     return views.grid(scores, rows=scores.axes[-2], columns=scores.axes[-1], **options)
@@ -140,7 +180,9 @@ def _number(scores: Scores, options: Mapping[str, Any], run: Run | None, key: st
 
 BY_AXES: tuple[tuple[Callable[[Scores, str], bool], Callable[..., Any]], ...] = (
     (lambda scores, key: not scores.axes, _number),
-    (_has("query_pos", "key_pos"), _named("attention", source="")),
+    (_is_pattern, _named("attention", source="")),
+    (_one_query, _from_one),
+    (_has("query_pos", "key_pos"), _queries_and_keys),
     (_only("sender", "receiver"), _named("graph", source="linked")),
     (lambda scores, key: _reads(scores, key) and scores.labels is not None and scores.axes in (
         ("layer", "pos"), ("layer", "pos", "rank")), _by_run("lens")),
@@ -176,23 +218,32 @@ def _of_run(run: Run, name: str | None, options: dict[str, Any]) -> View | Board
         run[name]  # says what is there, or that several runs saved it
     run_name, _, address = found[0].partition(".")
     held = run.axes[found[0]]
-    if {"query_pos", "key_pos"} <= set(held) and re.fullmatch(r"L\d+(H\S+)?\.pattern", address):
+    square = QUERIES <= set(held) and len({run.data[found[0]].shape[held.index(axis)] for axis in QUERIES}) == 1
+    if square and re.fullmatch(r"L\d+(H\S+)?\.pattern", address):
         return views.attention(run, heads=[address], **options)
     prompt = run.tokens_of.get(run_name)
     return of_scores(_scores(run.data[found[0]], held, found[0], prompt), run=run, **options)
 
 
 def _of_activations(acts: Activations, name: str | None, options: dict[str, Any]) -> View | Board:
-    if name is None and all(address.endswith(".pattern") for address in acts):
+    if name is None and all(map(partial(_whole, acts), acts)):
         return views.attention(acts, **options)
     if name is None and len(acts) != 1:
         raise ViewError(f"which of them? hl.view.of(acts, {next(iter(acts), 'L0.z')!r}); there are "
                         f"{', '.join(acts) or 'none'}")
     address = name or next(iter(acts))
-    if address.endswith(".pattern"):
+    value, axes = acts[address], SITES[address.rpartition(".")[2]].axes
+    if _whole(acts, address):
         return views.attention(acts, heads=[address], **options)
-    value = acts[address]
-    return of_scores(_scores(value, SITES[address.rpartition(".")[2]].axes, address, acts.tokens), **options)
+    if value.ndim == len(axes) - 1:  # captured with at=, which leaves a row for each place that it named
+        axes = tuple(axis for axis in axes if axis not in ("pos", "query_pos"))
+    return of_scores(_scores(value, axes, address, acts.tokens), **options)
+
+
+def _whole(acts: Activations, address: str) -> bool:
+    """Whether this is a pattern of every query and every key."""
+    shape = tuple(acts[address].shape)
+    return address.endswith(".pattern") and len(shape) == 4 and shape[-1] == shape[-2]
 
 
 def _of_other(thing: Any, axes: str | Sequence[str] | None, tokens: Any, options: dict[str, Any]) -> View | Board:
@@ -206,6 +257,8 @@ def _of_other(thing: Any, axes: str | Sequence[str] | None, tokens: Any, options
             return getattr(views, view)(thing, **options)
         if f"{base.__module__}.{base.__qualname__}" == "hooklab.model.model.Model":
             raise ViewError('a model is drawn on a prompt: hl.view.attention(model, "When Mary and John went to the store")')
+    if isinstance(thing, Drawn):
+        return thing.show(**options)
     if axes is None:
         raise ViewError(f"no view is known for {type(thing).__name__}: give Scores, a Run, Activations, or an array with "
                         "its axes, as in hl.view.of(array, axes='layer head')")

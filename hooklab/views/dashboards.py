@@ -251,7 +251,7 @@ def features(source: FeatureDashboard | Model, what: Any = None, texts: Any = No
     Args:
         source: A dashboard that was made, or a model together with what to look at and texts.
         what: With a model: a dictionary, a site such as `"L2.mlp_post"`, or directions.
-        texts: With a model: the texts.
+        texts: With a model: the texts, or a store that `hl.extract` filled.
         title: Heading.
         show: Which logits are shown first: `"normed"` (through the final norm's gain) or `"plain"`.
         linked: Whatever other views were made from, to share their selection.
