@@ -276,3 +276,96 @@ def test_what_cannot_be_asked_is_refused_with_what_can(ask, error, words):
 
 def test_no_row_or_no_column_is_not_a_number():
     assert np.isnan(mass_between(stochastic(4), [], [0])).all() and np.isnan(mass_between(stochastic(4), [0], [])).all()
+
+
+# Relative to uniform attention -------------------------------------------------------------------------------------------
+
+
+def even(n: int) -> np.ndarray:
+    """Uniform causal attention, cell by cell."""
+    return np.array([[1 / (row + 1) if column <= row else 0.0 for column in range(n)] for row in range(n)])
+
+
+def partitions(n: int) -> list[tuple[list[int], list[int]]]:
+    """Every pair of groups of neighbours, and of single tokens among them the last."""
+    groups = [list(range(a, b)) for a in range(n) for b in range(a + 1, n + 1)]
+    return [(rows, columns) for rows in groups for columns in groups]
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_uniform_attention_is_exactly_one_for_every_pair_of_groups_and_nan_where_nothing_could_be(diagonal, reduce):
+    n = 6
+    seen = {False: 0, True: 0}
+    for rows, columns in partitions(n):
+        possible = any(c < r or (diagonal and c == r) for r in rows for c in columns)
+        found = float(mass_between(even(n), rows, columns, relative=True, diagonal=diagonal, reduce=reduce))
+        assert found == 1.0 if possible else np.isnan(found), (rows, columns)
+        seen[possible] += 1
+    assert min(seen.values()) > 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_relative_mass_of_random_patterns_is_the_ratio_of_two_sums_over_cells(seed):
+    pattern, rng, n = stochastic(7, seed=seed), np.random.default_rng(seed), 7
+    values = rng.normal(size=(n, 3, 5))
+    for rows, columns in [([6], [0, 1]), ([2, 5], [3]), ([4, 6], [6, 4, 0]), ([6], [6])]:
+        for head in range(3):
+            wanted = brute(pattern[head], rows, columns) / brute(even(n), rows, columns)
+            assert mass_between(pattern, rows, columns, relative=True)[head] == pytest.approx(wanted)
+            wanted = brute(pattern[head], rows, columns, values=values[:, head]) / brute(
+                even(n), rows, columns, values=values[:, head])
+            assert mass_between(pattern, rows, columns, values=values, relative=True)[head] == pytest.approx(wanted)
+    assert mass_between(pattern, [6], [0, 1, 2], relative=True)[0] == pytest.approx(pattern[0, 6, :3].sum() / (3 / 7)), \
+        "three columns of seven, and not the mean of a cell"
+    with pytest.raises(AttentionError, match="other tokens"):
+        mass_between(pattern[:, 2:], [0], [0], relative=True)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+def test_a_model_whose_scores_are_all_alike_has_relative_mass_one_everywhere(family):
+    hf = build(family)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if "c_attn" in name:  # queries, keys, values side by side
+                parameter[..., :32] = 0
+            elif "query_key_value" in name:  # query, key, value of a head, head by head
+                parameter.unflatten(0, (4, 3, 8))[:, 0] = 0
+            elif "q_proj" in name:
+                parameter.zero_()
+    groups = {"first": 0, "middle": "1:-1", "last": "last"}
+    with hl.load(hf, verify=False) as model:
+        mass = attention_mass(model, RAGGED, groups, groups, relative=True)
+        apart = attention_mass(model, RAGGED, "last", "last", relative=True, diagonal=False)
+    for a, rows in enumerate(groups):
+        for b, columns in enumerate(groups):
+            one = mass.sel(query_group=rows, group=columns)
+            if b > a:  # it lies ahead
+                assert np.isnan(one.values).all() and np.isnan(one.examples).all()
+            else:
+                np.testing.assert_allclose(one.examples, 1, atol=1e-6)
+    assert np.isnan(apart.values).all() and mass.unit == "times uniform" and "1 is uniform" in mass.note
+
+
+def test_relative_mass_of_a_model_is_that_of_its_pattern_by_hand_and_the_mean_over_examples():
+    mass = attention_mass(opened("llama"), RAGGED, "last", GROUPS, relative=True)
+    for example, ids in enumerate(RAGGED):
+        n = len(ids)
+        for b, columns in enumerate(PLACES.values()):
+            for layer in range(2):
+                pattern = by_itself("llama")[example][layer][0]
+                for head in range(4):
+                    wanted = np.nan if not columns(n) else pattern[head, -1, columns(n)].sum() / (len(columns(n)) / n)
+                    np.testing.assert_allclose(mass.examples[example, b, layer, head], wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mass.values, np.nanmean(mass.examples, 0), atol=1e-12)
+
+
+def test_a_model_that_sees_all_tokens_is_held_against_uniform_attention_to_all():
+    with hl.load(build("bert"), verify=False) as model:
+        ids = RAGGED[0]
+        mass = attention_mass(model, ids, "last", {"first": 0, "rest": "1:"}, relative=True)
+        pattern = model.capture([ids], "L0.pattern", full=True)["L0.pattern"][0].double().numpy()
+    n = pattern.shape[-1]
+    np.testing.assert_allclose(mass.sel(group="first", layer=0).values, pattern[:, -1, 0] * n, rtol=1e-5)
+    first = attention_mass(opened("gpt2"), RAGGED[0], 0, "last", relative=True)
+    assert np.isnan(first.values).all(), "and one that does not is not"

@@ -226,3 +226,50 @@ def test_what_cannot_be_asked_is_refused(act):
 def test_an_address_that_is_no_single_neuron_is_refused(address):
     with hl.load(tiny_models.build("llama"), verify=False) as model, pytest.raises(SiteError):
         token_direction(model, address)
+
+
+@pytest.fixture(scope="module", params=["q", "k", "v"])
+def composing(request):
+    """A GPT-2 in which L1H3 reads, with its queries, keys or values, exactly the direction that L0H1 writes."""
+    hf = tiny_models.build("gpt2")
+    drawn = torch.Generator().manual_seed(7)
+    between = torch.randn(32, generator=drawn)
+    between -= between.mean()  # what a LayerNorm takes away cannot be read
+    first, second = (hf.transformer.h[layer].attn for layer in (0, 1))
+    sender, receiver = slice(8, 16), slice(24, 32)
+    with torch.no_grad():
+        for block in hf.transformer.h:
+            block.ln_1.weight.fill_(1.0)
+        for attn in (first, second):
+            attn.c_attn.weight.normal_(generator=drawn)
+            attn.c_proj.weight.normal_(generator=drawn)
+        first.c_attn.weight[:, 64:][:, sender][:, 1:] = 0  # of its values one is left, and of what it writes one direction
+        first.c_proj.weight[sender] = between * torch.eye(8)[0][:, None]
+        column = {"q": 0, "k": 32, "v": 64}[request.param]
+        other = {"q": 32, "k": 0}.get(request.param)
+        second.c_attn.weight[:, column:column + 32][:, receiver] = between[:, None] * torch.eye(8)[0]
+        if other is not None:
+            second.c_attn.weight[:, other:other + 32][:, receiver][:, 1:] = 0
+        else:
+            second.c_proj.weight[receiver][1:] = 0
+    with hl.load(hf, verify=False) as model:
+        yield request.param, composition(model)
+
+
+def test_a_planted_pair_of_heads_composes_fully_and_through_the_planted_kind_alone(composing):
+    kind, scores = composing
+    assert float(scores.sel(sender="L0H1", receiver=f"L1H3.{kind}")) == pytest.approx(1.0, abs=1e-5)
+    (cell, _), (_, next_) = scores.top(2)
+    assert cell == {"sender": "L0H1", "receiver": f"L1H3.{kind}"} and next_ < 0.75
+    for another in {"q", "k", "v"} - {kind}:
+        assert float(scores.sel(sender="L0H1", receiver=f"L1H3.{another}")) < 0.5
+
+
+def test_random_pairs_of_heads_compose_as_much_as_the_control_says(composing):
+    kind, scores = composing
+    apart = [f"L1H{head}.{one}" for head in range(3) for one in "qkv"]
+    others = scores.sel(sender=["L0H0", "L0H2", "L0H3"], receiver=apart)
+    control = scores.control.sel(sender=["L0H0", "L0H2", "L0H3"], receiver=apart)
+    assert others.values.size == 27 and np.ptp(control.values) == 0
+    assert others.values.mean() == pytest.approx(control.values[0, 0], rel=0.1)
+    np.testing.assert_allclose(others.values, control.values, rtol=0.4)

@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import TEXT_ONLY, build
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import repeat_kv
 
+from hooklab.errors import RecordError
 from hooklab.model.model import Model
 
 IDS = [[3, 4, 5, 6, 7, 8, 9, 10]]
@@ -108,3 +111,45 @@ def test_knocking_out_an_edge_equals_masking_it_by_hand():
     assert torch.allclose(acts.output.logits, expected, atol=1e-6)
     assert acts["L0.pattern"][0, :, 5, 2].abs().max() == 0
     assert torch.allclose(acts["L0.pattern"].sum(-1), torch.ones(1, 4, n))
+
+
+# Keys and values for each query head ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (8, 2), (4, 1), (4, 4)])
+def test_values_for_each_query_head_are_those_that_transformers_repeats(heads, kv_heads):
+    config = LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=heads,
+                         num_key_value_heads=kv_heads)
+    torch.manual_seed(0)
+    model = Model(LlamaForCausalLM(config).eval())
+    acts = model.capture(torch.tensor([[3, 4, 5, 6, 7], [9, 8, 7, 6, 5]]), ["L1.v", "L1.rot_k", "L1.pattern", "L1.z"])
+    for site in ("L1.v", "L1.rot_k"):
+        wide = model.per_head(acts[site])
+        assert wide.shape == (2, 5, heads, 32 // heads)
+        assert torch.equal(wide, repeat_kv(acts[site].transpose(1, 2), heads // kv_heads).transpose(1, 2))
+        for head in range(heads):
+            assert torch.equal(wide[:, :, head], acts[site][:, :, head // (heads // kv_heads)])
+    z = torch.einsum("bhqk,bkhd->bqhd", acts["L1.pattern"], model.per_head(acts["L1.v"]))
+    assert torch.allclose(z, acts["L1.z"], atol=1e-6)
+    some = model.capture([[3, 4, 5], [6, 7]], "L1.v", at="last")["L1.v"]
+    assert model.per_head(some).shape == (2, heads, 32 // heads)
+
+
+def test_values_of_another_shape_are_refused():
+    model = Model(build("llama"))
+    acts = model.capture([[3, 4, 5]], ["L0.v", "L0.q", "L0.resid_post"])
+    right = acts["L0.v"]
+    for wrong in (acts["L0.q"], acts["L0.resid_post"], right.transpose(1, 2), right[..., :-1], right[0, 0], right[:, :, :1],
+                  model.per_head(right)):
+        with pytest.raises(RecordError, match="kv_head 2 · d_head 8"):
+            model.per_head(wrong)
+
+
+def test_values_are_read_for_each_query_head_inside_a_trace_and_carry_gradients():
+    model = Model(build("llama"))
+    with model.trace([[3, 4, 5]]):
+        wide = model.per_head(model.layers[0].v).save()
+    assert torch.equal(wide, model.per_head(model.capture([[3, 4, 5]], "L0.v")["L0.v"]))
+    value = torch.randn(1, 3, 2, 8, requires_grad=True)
+    model.per_head(value).sum().backward()
+    assert torch.equal(value.grad, torch.full_like(value, 2.0))

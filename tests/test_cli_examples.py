@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hooklab import load
 from hooklab.cli import COMMANDS, main
-from hooklab.data import Writer
+from hooklab.data import Writer, open_store
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["Mary", "John", "Tom", "Anna"]
@@ -42,11 +43,17 @@ def prepared(folder, command):
     """A folder with everything that the examples of a command name."""
     for name, text in (FILES | OWN.get(command, {})).items():
         (folder / name).write_text(text, encoding="utf-8")
+    if command == "runs":
+        model = load("lab")
+        for name, prompt in (("capital", "The capital of France is"), ("mary", "When Mary went to the store")):
+            (folder / "results").mkdir(exist_ok=True)
+            model.run(f'prompt "{prompt}"\nmetric prob\nanswer " Paris"').save(folder / "results" / name)
     for shift, name in enumerate(("acts", "other") if command == "store" else ()):
         with Writer(folder / name, ["L0.resid_post"]) as writer:
             for i, example in enumerate(("paris", "rome")):
                 stream = torch.randn(3 + i, 4, generator=torch.Generator().manual_seed(i))
                 writer.add(example, {"L0.resid_post": stream + shift}, tokens=range(3 + i))
+        open_store(folder / name).tag("baseline" if name == "acts" else "edited")
     return folder
 
 

@@ -179,6 +179,57 @@ def test_xarray_gets_axes_labels_and_unit(grid):
     assert array.coords["label"].values.tolist() == [["a", "b", "c"], ["d", "e", "f"]]
 
 
+def several(axes=("layer", "pos"), **more):
+    """Numbers of four examples with coordinates that are not counted from 0."""
+    examples = np.random.default_rng(0).normal(size=(4, 2, 3))
+    coords = {axes[0]: (3, 5), axes[1]: ("0: a", "1: b", "2: a")}
+    return Scores(examples.mean(0), axes, coords, "logits", "logit_diff", "the spec", examples=examples, **more)
+
+
+def test_pandas_gets_one_row_per_example_and_cell():
+    pytest.importorskip("pandas")
+    scores = several(low=np.full((2, 3), -9.0), high=np.full((2, 3), 9.0))
+    frame = scores.to_pandas(examples=True)
+    assert list(frame.columns) == ["example", "layer", "pos", "score"] and len(frame) == 4 * 2 * 3
+    for index, value in np.ndenumerate(scores.examples):
+        row = frame.iloc[np.ravel_multi_index(index, scores.examples.shape)]
+        assert (row.example, row.layer, row.pos, row.score) == (
+            index[0], scores.coords["layer"][index[1]], scores.coords["pos"][index[2]], value)
+    means = frame.groupby(["layer", "pos"], sort=False).score.mean()
+    np.testing.assert_allclose(means.to_numpy().reshape(2, 3), scores.values, atol=1e-15)
+    assert frame.attrs["unit"] == "logits" and frame.attrs["examples"] == 4
+    assert len(scores.to_pandas()) == 6, "without it the cells are rows, as before"
+
+
+def test_xarray_gets_an_axis_for_examples():
+    pytest.importorskip("xarray")
+    scores = several(low=np.full((2, 3), -9.0), high=np.full((2, 3), 9.0))
+    array = scores.to_xarray(examples=True)
+    assert array.dims == ("batch", "layer", "pos")
+    np.testing.assert_array_equal(array.values, scores.examples)
+    np.testing.assert_allclose(array.mean("batch").values, scores.values, atol=1e-15)
+    assert array.sel(batch=2, layer=5, pos="1: b").item() == scores.examples[2, 1, 1]
+    assert array.coords["low"].dims == ("layer", "pos") and array.attrs["unit"] == "logits"
+    assert array.values.flags.writeable and scores.to_xarray().dims == ("layer", "pos")
+
+
+def test_axes_that_are_called_like_the_columns_of_examples_keep_their_names():
+    pytest.importorskip("pandas"), pytest.importorskip("xarray")
+    assert list(several(("example", "score")).to_pandas(examples=True).columns) == ["example_", "example", "score", "score_"]
+    assert several(("batch", "pos")).to_xarray(examples=True).dims == ("batch_", "batch", "pos")
+    single = Scores(np.array(2.0), (), examples=np.array([1.0, 3.0]))
+    assert single.to_pandas(examples=True).to_dict("list") == {"example": [0, 1], "score": [1.0, 3.0]}
+    none = Scores(np.zeros(3), ("head",), examples=np.zeros((0, 3)))
+    assert len(none.to_pandas(examples=True)) == 0 and none.to_xarray(examples=True).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", ["to_pandas", "to_xarray"])
+def test_scores_without_numbers_of_examples_say_so(method):
+    pytest.importorskip("pandas"), pytest.importorskip("xarray")
+    with pytest.raises(RecordError, match="no numbers of single examples"):
+        getattr(Scores([1.0], ("head",)), method)(examples=True)
+
+
 @pytest.mark.parametrize("method, package", [("to_pandas", "pandas"), ("to_xarray", "xarray")])
 def test_a_missing_package_is_named_with_how_to_get_it(method, package, grid, monkeypatch):
     import importlib

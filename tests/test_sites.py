@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from reference import reference
 from tiny_models import FAMILIES, build
 
 from hooklab.model.model import Model
+from hooklab.sites import LAYER_SITES, MODEL_SITES, ORDER, SITES
 
 IDS = torch.tensor([[13, 14, 15, 32, 25, 11, 29, 19], [31, 21, 9, 26, 23, 18, 17, 8]])  # words of every vocabulary
 AT = 4
@@ -151,3 +155,12 @@ def test_scores_and_pattern_give_pads_nothing(model):
     pattern = model.capture(rows, ["L0.pattern"], full=True)["L0.pattern"]
     real, pad = (slice(0, 3), slice(3, 8)) if model.reader.side == "right" else (slice(5, 8), slice(0, 5))
     assert pattern[0, :, real, pad].abs().max() == 0
+
+
+def test_names_axes_and_order_of_sites_are_those_of_files_and_specs_that_exist():
+    """What was saved names sites and axes. A new site gets a line in `names.json`; a line that is there is not changed."""
+    golden = json.loads((Path(__file__).parent / "names.json").read_text())
+    assert [{"name": site.name, "scope": site.scope, "axes": list(site.axes)} for site in SITES.values()] == golden
+    assert list(SITES) == [row["name"] for row in golden] == sorted(ORDER, key=ORDER.__getitem__)
+    assert LAYER_SITES == tuple(row["name"] for row in golden if row["scope"] == "layer")
+    assert MODEL_SITES == tuple(row["name"] for row in golden if row["scope"] == "model")

@@ -26,7 +26,7 @@ _HOME = {
     "Experiment": "experiment",
     "Plot": "drawing",
     "Record": "record",
-    "Records": "record",
+    "Records": "listing",
     "Rerun": "restoring",
     "Restored": "restoring",
     "code_of": "code",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RecordError
 from ..records import Run, Scores
 from ..records.exact import is_tensor
-from .record import Record, Records
+from .listing import Records
+from .record import Record
 
 if TYPE_CHECKING:
     from ..views.browser import Runs

@@ -1,4 +1,4 @@
-"""`bench.sqlite`: codes, runs and metrics, safe for several processes and for those that are killed.
+"""`bench.sqlite`: codes, runs, metrics, tags and the trash, safe for several processes and for those that are killed.
 
 Every write is a transaction of its own on a connection of its own, so that threads and forked processes need no care. The
 file is made beside its place and given its name when it is complete, so that nobody meets half of one.
@@ -19,7 +19,7 @@ from ..errors import RecordError
 from ..files import write_whole
 
 NAME = "bench.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 MARK = 0x486F6F6B  # "Hook": says in the file's own head that it is a bench
 PATIENCE = 60.0
 """Seconds to wait for other writers."""
@@ -32,6 +32,9 @@ CREATE INDEX by_name ON runs (name, version);
 CREATE TABLE metrics (run TEXT NOT NULL, name TEXT NOT NULL, step INTEGER, value REAL);
 CREATE INDEX by_run ON metrics (run);
 """
+MARKS = {"tags": "(run TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (run, tag))",
+         "trash": "(run TEXT PRIMARY KEY, since REAL NOT NULL)"}
+"""Tables that came with version 2 of the format; a bench of version 1 gets them when it is opened."""
 
 
 class Database:
@@ -55,7 +58,7 @@ class Database:
                 made = Path(place) / NAME
                 with contextlib.closing(sqlite3.connect(made)) as link:
                     link.executescript(f"PRAGMA journal_mode=WAL; PRAGMA application_id={MARK}; BEGIN; {TABLES}"
-                                       f"PRAGMA user_version={SCHEMA}; COMMIT;")
+                                       f"{_marks()} PRAGMA user_version={SCHEMA}; COMMIT;")
                 data = made.read_bytes()
             with contextlib.suppress(FileExistsError):
                 write_whole(self.path, data)
@@ -78,6 +81,15 @@ class Database:
         if schema > SCHEMA:
             raise RecordError(f"{self.path} has version {schema} of the format; this hooklab reads up to {SCHEMA}: install "
                               "a newer hooklab")
+        if schema < SCHEMA and not self._frozen:
+            self._bring_up()
+
+    def _bring_up(self) -> None:
+        """Add what an older version of the format lacks. Several processes may come here at once."""
+        with self.transaction() as link:
+            for statement in _marks().split(";")[:-1]:
+                link.execute(statement)
+            link.execute(f"PRAGMA user_version={SCHEMA}")
 
     @contextlib.contextmanager
     def _link(self) -> Iterator[sqlite3.Connection]:
@@ -85,6 +97,8 @@ class Database:
             with self._address() as address, contextlib.closing(
                     sqlite3.connect(address, timeout=PATIENCE, uri=True, isolation_level=None)) as link:
                 link.execute(f"PRAGMA busy_timeout={int(1000 * PATIENCE)}")
+                if self._frozen and link.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
+                    link.executescript(f"PRAGMA temp_store=MEMORY; {_marks('TEMP ')}")  # empty, of this connection alone
                 yield link
         except (sqlite3.Error, OSError) as error:
             raise RecordError(f"{self.path} cannot be used: {said(error)}") from error
@@ -105,13 +119,23 @@ class Database:
 
     def write(self, *steps: tuple[str, Iterable[Any]]) -> None:
         """Do all of these, or none: statements with their values. Raises RecordError."""
+        with self.transaction() as link:
+            for statement, values in steps:
+                link.execute(statement, tuple(values))
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A link that alone may write; what is written inside counts when the block ends, and not at all if it fails.
+
+        Raises:
+            RecordError: the file cannot be written to.
+        """
         if self._frozen:
             raise RecordError(f"{self.path} cannot be written to")
         with self._link() as link:
             link.execute("BEGIN IMMEDIATE")
             try:
-                for statement, values in steps:
-                    link.execute(statement, tuple(values))
+                yield link
                 link.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -122,6 +146,11 @@ class Database:
         """The rows of a question. Raises RecordError."""
         with self._link() as link:
             return link.execute(statement, values).fetchall()
+
+
+def _marks(kind: str = "") -> str:
+    """The statements that make the tables of `MARKS` where they are not there yet."""
+    return "".join(f"CREATE {kind}TABLE IF NOT EXISTS {name} {columns};" for name, columns in MARKS.items())
 
 
 def said(error: BaseException) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 from .. import html
 from ..errors import RecordError
 from ..records.exact import is_tensor, same
+from ..records.lines import text_table
 from .artefacts import MOST_BITS, Picture
-from .record import Record, text_table
+from .record import Record
 
 Pair = tuple[str, str]
 

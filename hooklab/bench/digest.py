@@ -42,6 +42,13 @@ def fingerprint(model: Any) -> str:
     return of(model if is_a(model, "hooklab.model.model", "Model") else _Held(model))  # type: ignore[arg-type]
 
 
+def model_name(module: Any) -> str:
+    """The name of a module of torch; see `hooklab.runtime.provenance`."""
+    from ..runtime.provenance import name_of
+
+    return name_of(module)
+
+
 class _Held:
     """A module of torch where the fingerprint expects a model."""
 

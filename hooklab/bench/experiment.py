@@ -25,10 +25,13 @@ from .needs import Handed, Needs, Prepared, hand
 from .running import Running, around, going, new_id
 
 if TYPE_CHECKING:
-    from .record import Record, Records, Versions
+    from .listing import Records, Versions
+    from .record import Record
     from .workbench import Bench
 
 LINE = 200
+MOST_WORDS = 20_000
+"""Characters of the texts in one argument that are kept to be searched."""
 
 
 class Experiment:
@@ -116,7 +119,8 @@ class Experiment:
                                           if name not in handed.tools and name not in handed.drawn}
         told, by_kind = arguments(inputs)
         about = {"arguments": told, "by_kind": [*by_kind, *(f"code: {one}" for one in code.by_kind)],
-                 "models": {**self.bench.known(inputs, code), **code.models}, "seed": self.seed, "random": random_hashes(),
+                 "models": {**self.bench.known(inputs, code), **code.models}, "seed": self.seed,
+                 "model_names": self.bench.model_names(inputs, code), "random": random_hashes(),
                  "tools": handed.origins, "needs": self.needs.plain(),
                  "environment": environment(_folder(self.function), code.packages)}
         run = Running(new_id(), self.bench, around(), handed.figures)
@@ -179,8 +183,26 @@ def arguments(inputs: dict[str, Any]) -> tuple[dict[str, dict[str, str]], list[s
         made = Digest()
         made.add(value, name)
         told[name] = {"text": in_words(value), "digest": made.text()}
+        if (said := _texts(value)) and said not in told[name]["text"]:  # cut off, or spelt with escapes
+            told[name]["words"] = said
         by_kind += made.by_kind
     return told, by_kind
+
+
+def _texts(value: Any) -> str:
+    """The texts in a value, a line each, as far as they are kept."""
+    found: list[str] = []
+    room, left = MOST_WORDS, [value]
+    for _ in range(MOST_WORDS):
+        if not left or room <= 0:
+            break
+        one = left.pop(0)
+        if isinstance(one, str):
+            found.append(one[:room])
+            room -= len(found[-1]) + 1
+        elif type(one) in (list, tuple, dict):
+            left[:0] = [*(one.values() if isinstance(one, dict) else one)][:MOST_WORDS]
+    return "\n".join(found)
 
 
 def in_words(value: Any) -> str:

@@ -18,7 +18,7 @@ from ..errors import RecordError
 from . import artefacts, running
 from .code import Code
 from .database import Database, as_json
-from .digest import fingerprint, is_model
+from .digest import fingerprint, is_model, model_name
 from .running import Running
 
 MOST_INPUT = 256 * 2**20
@@ -64,6 +64,11 @@ class Keeping:
             with suppress(TypeError):
                 self._models[fingerprint(value)] = value
         return {name: fingerprint(value) for name, value in found.items()}
+
+    def model_names(self, inputs: dict[str, Any], code: Code) -> dict[str, str]:
+        """The names of the models among the arguments and of those that the code reads, by their fingerprints."""
+        found = [*filter(is_model, inputs.values()), *(node.value for node in code.nodes if node.kind == "model")]
+        return {fingerprint(value): model_name(getattr(value, "hf", value)) for value in found}
 
     def model_of(self, mark: str) -> Any:
         """A model that this process has, by its fingerprint; None when there is none."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecordError
-from .record import Record, Records
+from .listing import Records
+from .record import Record
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "unknown": "KILLED"}
 MOST = 250

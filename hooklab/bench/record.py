@@ -1,26 +1,21 @@
-"""Runs and versions as they are read back: one `Record` for each call, a list of them, the versions of an experiment.
+"""A run as it is read back: one `Record` for each call.
 
-    database rows ──▶ Record, Records, Versions; results and inputs are read from their files when they are asked for
+    database rows ──▶ Record; its result and inputs are read from their files when they are asked for
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from .. import html
 from ..errors import RecordError
-from ..records.scores import _optional
-from ..views.shelf import moment
+from ..records.finding import Traits, moment
 from . import artefacts
-
-MOST_SHOWN = 60
-MOST_METRICS = 12
-MOST_TEXT = 80
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -42,6 +37,7 @@ class Record:
         folder: Where its files are.
         source: The function's text.
         text: The same with its imports, constants and helpers before it.
+        tags: Words that it was given with `bench.tag`.
     """
 
     id: str
@@ -57,6 +53,7 @@ class Record:
     folder: Path = Path()
     source: str = ""
     text: str = ""
+    tags: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -124,11 +121,21 @@ class Record:
         """What it logged besides numbers and figures, by name. Raises RecordError."""
         return {name: artefacts.fetch(self.folder / file) for name, file in self.about.get("logged", {}).items()}
 
+    def traits(self) -> Traits:
+        """What it is found by; nothing of it is read from a file."""
+        told = self.about.get("arguments", {})
+        names = self.about.get("model_names", {})
+        return Traits({"status": (self.status,), "experiment": (self.name,), "tag": self.tags},
+                      [(str(names.get(mark, "")), mark) for mark in self.models.values()],
+                      {"inputs": {name: f"{one['text']}\n{one.get('words', '')}" for name, one in told.items()}},
+                      self.started, {name: (value,) for name, value in self.metrics.items()})
+
     def rows(self) -> list[tuple[str, str]]:
         """What there is to say, as names and texts."""
         git = self.environment.get("git") or {}
         commit = f"{(git.get('commit') or '')[:12]}{' (changed since)' if git.get('dirty') else ''}"
         lines = [("run", self.id), ("experiment", self.name), ("version", self.version), ("status", self.status),
+                 ("tags", ", ".join(self.tags)),
                  ("started (UTC)", moment(self.started)),
                  ("seconds", "" if self.seconds is None else f"{self.seconds:.3f}"), ("called by", self.parent),
                  ("seed", "" if self.seed is None else str(self.seed)),
@@ -165,127 +172,12 @@ class Record:
         return html.block(*parts)
 
 
-@dataclass(frozen=True, repr=False)
-class Records(Sequence[Record]):
-    """Runs in the order in which they began."""
-
-    items: tuple[Record, ...] = ()
-
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-    @overload
-    def __getitem__(self, at: slice) -> Records: ...
-    def __getitem__(self, at: int | slice) -> Record | Records:
-        return Records(self.items[at]) if isinstance(at, slice) else self.items[at]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.items)
-
-    def metric_names(self) -> list[str]:
-        """The names of all numbers, in the order in which they came."""
-        return list(dict.fromkeys(name for one in self.items for name in one.metrics))
-
-    def to_pandas(self) -> Any:
-        """A table with a row for each run and a column for each number. Raises RecordError when pandas is missing."""
-        pandas = _optional("pandas", "to_pandas")
-        names = ["run", "name", "version", "status", "started", "seconds"]
-        rows = [{"run": one.id, "name": one.name, "version": one.version, "status": one.status,
-                 "started": pandas.Timestamp(one.started, unit="s", tz="UTC"), "seconds": one.seconds, **{
-                     name if name not in names else f"metric {name}": value for name, value in one.metrics.items()}}
-                for one in self.items]
-        return pandas.DataFrame(rows, columns=None if rows else names)
-
-    def _table(self) -> tuple[list[str], list[list[Any]], str]:
-        names, shown = self.metric_names(), self.items[-MOST_SHOWN:]
-        rows: list[list[Any]] = [[one.id, one.name, one.version, one.status, moment(one.started),
-                                  one.seconds, _cut(", ".join(f"{a}={b}" for a, b in one.arguments.items())),
-                                  *(one.metrics.get(name) for name in names[:MOST_METRICS])] for one in shown]
-        left = [f"{len(self) - len(shown)} earlier runs are not shown"] if len(self) > len(shown) else []
-        left += [f"{len(names) - MOST_METRICS} more numbers"] if len(names) > MOST_METRICS else []
-        head = ["run", "experiment", "version", "status", "started (UTC)", "seconds", "arguments", *names[:MOST_METRICS]]
-        return head, rows, "; ".join(left)
-
-    def __repr__(self) -> str:
-        return text_table(*self._table()) if self.items else "no runs"
-
-    def _repr_html_(self) -> str:
-        head, rows, left = self._table()
-        return html.block(html.table(head, rows), html.note(left) if left else "")
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of an experiment's code, and what it was used for."""
-
-    name: str
-    version: str
-    first: float
-    last: float
-    runs: int
-    finished: int
-    python: str
-    source: str = field(repr=False)
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True, repr=False)
-class Versions(Sequence[Version]):
-    """Versions in the order in which they were first used."""
-
-    items: tuple[Version, ...] = ()
-
-    @overload
-    def __getitem__(self, at: int) -> Version: ...
-    @overload
-    def __getitem__(self, at: slice) -> Versions: ...
-    def __getitem__(self, at: int | slice) -> Version | Versions:
-        return Versions(self.items[at]) if isinstance(at, slice) else self.items[at]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def _table(self) -> tuple[list[str], list[list[Any]]]:
-        return ["version", "experiment", "first run (UTC)", "last run (UTC)", "runs", "finished", "Python"], [
-            [one.version, one.name, moment(one.first), moment(one.last), one.runs, one.finished, one.python]
-            for one in self.items]
-
-    def __repr__(self) -> str:
-        return text_table(*self._table()) if self.items else "no versions"
-
-    def _repr_html_(self) -> str:
-        head, rows = self._table()
-        texts = [html.folded(f"{one.name} {one.version}", one.text) for one in self.items]
-        return html.block(html.table(head, rows), *texts)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT - 1]}…"
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> str:
-    """Rows under headings as text.
-
-    >>> print(text_table(["run", "loss"], [["a", 0.25]]))
-    run  loss
-    a    0.25
-    """
-    def said(cell: Any) -> str:
-        return "" if cell is None else html.printable(html.number(cell) if isinstance(cell, float) else cell)
-
-    lines = [[said(cell) for cell in line] for line in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, *([note] if note else [])])
-
-
-def record_of(row: tuple[Any, ...], numbers: Sequence[tuple[Any, ...]], folder: Path, status: str) -> Record:
-    """A row of the table of runs as a record."""
+def record_of(row: tuple[Any, ...], numbers: Sequence[tuple[Any, ...]], folder: Path, status: str,
+              tags: Sequence[str] = ()) -> Record:
+    """A row of the table of runs as a record, with its folder."""
     ident, name, version, _, _, parent, started, seconds, document, code, text = row
     series: dict[str, list[tuple[int | None, float]]] = {}
     for key, step, value in numbers:
         series.setdefault(key, []).append((step, float("nan") if value is None else value))
     return Record(ident, name, version, status, started, seconds, {key: values[-1][1] for key, values in series.items()},
-                  series, parent, json.loads(document), folder / ident, json.loads(code)["source"], text)
+                  series, parent, json.loads(document), folder, json.loads(code)["source"], text, tuple(tags))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RecordError
 from ..records import Unstored
+from ..records.lines import text_table
 from . import artefacts
 from .building import Builder, built
 from .code import Code, version_of
@@ -25,7 +26,7 @@ from .environment import seeded
 from .experiment import Experiment
 from .needs import Needs, Prepared, hand
 from .nodes import Node
-from .record import Record, text_table
+from .record import Record
 
 if TYPE_CHECKING:
     from .workbench import Bench

@@ -1,8 +1,9 @@
 """Bench: a folder of experiments, and everything that is done with them.
 
-    FOLDER/bench.sqlite      codes, runs, numbers
+    FOLDER/bench.sqlite      codes, runs, numbers, tags
     FOLDER/codes/VERSION.*   what a version of the code reads: constants, defaults, closures
     FOLDER/runs/ID/          inputs, result, figures, and what was logged
+    FOLDER/.trash/ID/        the same, of runs in the trash
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import html
 from ..errors import RecordError, did_you_mean
-from . import needs, running, toolbox
+from . import marking, needs, running, toolbox
 from .database import Database
 from .experiment import Experiment
 from .keeping import Keeping
-from .record import Record, Records, Version, Versions, record_of
+from .listing import Records, Version, Versions
+from .marking import VISIBLE
+from .record import Record, record_of
 from .running import Running
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ COLUMNS = ("r.id, r.name, r.version, r.status, r.owner, r.parent, r.started, r.s
            "c.document, c.text")
 RUNS = f"SELECT {COLUMNS} FROM runs r JOIN codes c ON c.name = r.name AND c.version = r.version"
 NUMBERS = "SELECT run, name, step, value FROM metrics"
+TAGS = "SELECT run, tag FROM tags"
 
 
 class Bench(Keeping):
@@ -142,13 +146,15 @@ class Bench(Keeping):
     def runs(self, name: str | None = None, *, version: str | None = None, status: str | None = None) -> Records:
         """The runs, in the order in which they began: all, or those of an experiment, a version, a status.
 
+        `bench.runs().where(…)` chooses by model, tag, time, inputs and numbers too; see `Records.where`.
+
         Raises:
             RecordError: there is no such experiment.
         """
         if name is not None:
             self._check_name(name)
-        rows = self._database.read(f"{RUNS} WHERE (?1 IS NULL OR r.name = ?1) AND (?2 IS NULL OR "
-                                   "r.version = ?2) ORDER BY r.id", name, version)
+        rows = self._database.read(f"{RUNS} WHERE {VISIBLE} AND (?1 IS NULL OR r.name = ?1) AND "
+                                   "(?2 IS NULL OR r.version = ?2) ORDER BY r.id", name, version)
         found = self._records(rows)
         return Records(tuple(one for one in found if status is None or one.status == status))
 
@@ -160,15 +166,8 @@ class Bench(Keeping):
         """
         if not isinstance(ident, str) or not ident:
             raise RecordError(f"a run is asked for by its name, not {ident!r}")
-        rows = self._database.read(f"{RUNS} WHERE substr(r.id, 1, ?) = ? ORDER BY r.id LIMIT 9",
-                                   len(ident), ident)
-        if not rows:
-            known = [one[0] for one in self._database.read("SELECT id FROM runs ORDER BY id DESC LIMIT 200")]
-            raise RecordError(f"there is no run {ident!r}.{did_you_mean(ident, known)}")
-        if len(rows) > 1 and rows[0][0] != ident:
-            raise RecordError(f"several runs begin with {ident!r}: {', '.join(row[0] for row in rows[:8])}"
-                              f"{' …' if len(rows) > 8 else ''}")
-        return self._records(rows[:1])[0]
+        (found,) = marking.resolved(self._database, ident)
+        return self._records(self._database.read(f"{RUNS} WHERE r.id = ?", found))[0]
 
     def versions(self, name: str | None = None) -> Versions:
         """The versions of an experiment's code, or of all, in the order in which they were first used.
@@ -181,14 +180,58 @@ class Bench(Keeping):
         rows = self._database.read(
             "SELECT c.name, c.version, MIN(r.started), MAX(r.started), COUNT(*), SUM(r.status = 'finished'), c.python, "
             "c.document, c.text FROM codes c JOIN runs r ON r.name = c.name AND r.version = c.version "
-            "WHERE ?1 IS NULL OR c.name = ?1 GROUP BY c.name, c.version ORDER BY MIN(r.id)", name)
+            f"WHERE {VISIBLE} AND (?1 IS NULL OR c.name = ?1) GROUP BY c.name, c.version ORDER BY MIN(r.id)", name)
         words = ("name", "version", "first", "last", "runs", "finished", "python")
         return Versions(tuple(Version(**dict(zip(words, row, strict=False)), source=json.loads(row[7])["source"],
                                       text=row[8]) for row in rows))
 
     def names(self) -> list[str]:
         """The experiments that have runs."""
-        return [row[0] for row in self._database.read("SELECT DISTINCT name FROM runs ORDER BY name")]
+        return [row[0] for row in self._database.read(f"SELECT DISTINCT r.name FROM runs r WHERE {VISIBLE} ORDER BY r.name")]
+
+    # Tags and the trash ------------------------------------------------------------------------------------------------
+
+    def tag(self, runs: Any, *words: str) -> Records:
+        """Give a run, or several, words to be found by: `bench.tag(run, "baseline")`. The runs as they are then.
+
+        Raises:
+            RecordError: there is no such run, or a tag is no word.
+        """
+        found, tags = marking.resolved(self._database, runs), marking.words(words)
+        marking.tag(self._database, found, tags)
+        return self._chosen(found)
+
+    def untag(self, runs: Any, *words: str) -> Records:
+        """Take words from a run, or several. Raises RecordError: there is no such run, or none of them has the word."""
+        found, tags = marking.resolved(self._database, runs), marking.words(words)
+        marking.untag(self._database, found, tags)
+        return self._chosen(found)
+
+    def trash(self, runs: Any) -> Records:
+        """Put a run, or several, out of sight, and their files into `.trash`; `restore_run` undoes it. Nothing is deleted.
+
+        Runs that they called stay. Raises RecordError: there is no such run, it goes on still, or its files cannot be moved.
+        """
+        found = marking.resolved(self._database, runs)
+        marking.trash(self._database, self.folder, found, self.status_of)
+        return self._chosen(found, hidden=True)
+
+    def restore_run(self, runs: Any) -> Records:
+        """Bring a run, or several, back from the trash. Raises RecordError: it is not there, or cannot be moved."""
+        found = marking.resolved(self._database, runs, hidden=True)
+        marking.restore(self._database, self.folder, found)
+        return self._chosen(found)
+
+    def trashed(self) -> Records:
+        """The runs in the trash, in the order in which they began; their results can be read there."""
+        rows = self._database.read(f"{RUNS} WHERE NOT ({VISIBLE}) ORDER BY r.id")
+        return Records(tuple(self._records(rows, hidden=True)))
+
+    def _chosen(self, idents: list[str], hidden: bool = False) -> Records:
+        wanted = set(idents)
+        return Records(tuple(one for one in (self.trashed() if hidden else self.runs()) if one.id in wanted))
+
+    # What is done with runs --------------------------------------------------------------------------------------------
 
     def diff(self, one: str | Record, other: str | Record, tolerance: float = 0.0) -> Difference:
         """What differs between two runs: source, arguments, environment, numbers, results. Raises RecordError."""
@@ -257,12 +300,18 @@ class Bench(Keeping):
         if name not in known:
             raise RecordError(f"there is no run of {name!r}.{did_you_mean(name, known)}")
 
-    def _records(self, rows: list[tuple[Any, ...]]) -> list[Record]:
-        numbers: dict[str, list[tuple[Any, ...]]] = {}
-        if len(rows) == 1:
-            found = self._database.read(f"{NUMBERS} WHERE run = ? ORDER BY rowid", rows[0][0])
-        else:
-            found = self._database.read(f"{NUMBERS} ORDER BY rowid")
-        for run, *rest in found:
-            numbers.setdefault(run, []).append(tuple(rest))
-        return [record_of(row, numbers.get(row[0], []), self.folder / "runs", self.status_of(row)) for row in rows]
+    def _records(self, rows: list[tuple[Any, ...]], hidden: bool = False) -> list[Record]:
+        one = rows[0][0] if len(rows) == 1 else None
+        numbers, tags = (self._of_runs(question, one) for question in (NUMBERS, TAGS))
+        return [record_of(row, numbers.get(row[0], []), marking.place(self.folder, row[0]) if hidden else
+                          self.folder / marking.RUNS / row[0], self.status_of(row), [tag for (tag,) in tags.get(row[0], [])])
+                for row in rows]
+
+    def _of_runs(self, question: str, run: str | None) -> dict[str, list[tuple[Any, ...]]]:
+        """Rows of a table by run: those of one, or of all in one go."""
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        rows = self._database.read(f"{question} ORDER BY rowid") if run is None else self._database.read(
+            f"{question} WHERE run = ? ORDER BY rowid", run)
+        for name, *rest in rows:
+            found.setdefault(name, []).append(tuple(rest))
+        return found

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from .. import __version__
 from ..errors import HooklabError, HooklabWarning
-from . import bench, card, demo, extract, generate, lab, run, store, verify
+from . import bench, card, demo, extract, generate, lab, run, runs, store, verify
 
 
 class Command(Protocol):
@@ -34,7 +34,7 @@ class Command(Protocol):
 
 
 COMMANDS: tuple[Command, ...] = (
-    lab, demo, card, run, extract, generate, bench, store, verify)  # type: ignore[assignment]  # modules
+    lab, demo, card, run, runs, extract, generate, bench, store, verify)  # type: ignore[assignment]  # modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ModelError, SiteNameError, TraceError, did_you_mean
 from ..sites import LAYER_SITES, MODEL_SITES
@@ -23,6 +23,7 @@ from .checks import self_test
 from .dropouts import warn_of_dropout
 from .envoys import Block, Layers, SiteProperty
 from .facts import Facts
+from .grouping import per_head
 from .inputs import INPUT_NAMES, Reader
 from .instrumentation import instrumented, released
 from .interleaver import SiteInterleaver
@@ -201,6 +202,28 @@ class Model:
 
         warn_of_dropout(self.layout.dropouts, stacklevel=2)
         return capture(self, prompt, sites, edits=edits, at=at, grad=grad, **kwargs)
+
+    def per_head(self, value: Tensor) -> Tensor:
+        """Keys or values as each query head reads them: [… kv_head d_head] -> [… head d_head].
+
+        Under grouped-query attention several query heads share one head of keys and values; head h reads number
+        `h // (n_heads / n_kv_heads)`. Without it the numbers are the same as before.
+
+        Args:
+            value: What `k`, `rot_k` or `v` gave: [batch pos kv_head d_head], or [n kv_head d_head] of some positions.
+
+        Raises:
+            RecordError: it is of another shape.
+
+        Example:
+            >>> import hooklab as hl
+            >>> model = hl.load("lab")
+            >>> acts = model.capture("When Mary went", ["L0.v", "L0.pattern", "L0.z"])
+            >>> z = torch.einsum("bhqk,bkhd->bqhd", acts["L0.pattern"], model.per_head(acts["L0.v"]))
+            >>> torch.allclose(z, acts["L0.z"], atol=1e-5)
+            True
+        """
+        return per_head(value, self.facts)
 
     def hook(self, address: str, function: Callable[..., Any], *, grad: bool = False, at: Any = None) -> Handle:
         """Put a function on a site in every run, until its handle is removed; see `hooklab.runtime.hooks`."""

@@ -23,7 +23,7 @@ PACKAGES = ("hooklab", "torch", "transformers", "nnsight", "tokenizers")
 def provenance(model: Model, plan: Plan) -> dict[str, Any]:
     """Everything that a replay should compare, as plain data."""
     return {
-        "model": {"name": getattr(model.hf.config, "_name_or_path", "") or type(model.hf).__name__,
+        "model": {"name": name_of(model.hf),
                   "family": model.facts.family, "fingerprint": fingerprint(model),
                   "revision": getattr(model.hf.config, "_commit_hash", None)},
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
@@ -31,6 +31,11 @@ def provenance(model: Model, plan: Plan) -> dict[str, Any]:
         "seed": plan.seed, "versions": versions(), "python": platform.python_version(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def name_of(module: torch.nn.Module) -> str:
+    """Where a model was loaded from, or what its class is called."""
+    return str(getattr(getattr(module, "config", None), "_name_or_path", "") or type(module).__name__)
 
 
 @cache
