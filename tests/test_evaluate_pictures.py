@@ -140,7 +140,8 @@ def test_a_picture_that_is_changed_while_it_waits_is_an_error_and_not_an_answer(
 def test_what_can_be_said_without_looking_is_said_before_a_picture_is_read(model, shown, monkeypatch):
     monkeypatch.setattr(windowing, "WINDOW", 1)
     for wrong, says in ((Question("last", "a cat", ("dog",), "dog", images=(tiny_models.image(0),)), "has 1 choice"),
-                        (Question("last", "a cat", ("a", "b"), ("a", "b"), images=(tiny_models.image(0),)), "none of the")):
+                        (Question("last", "a cat", ("a", "b"), ("a", "b"), images=(tiny_models.image(0),)),
+                         "none of its choices")):
         with pytest.raises(RecordError, match=f"question 'last'.*{says}"):
             evaluate(model, [*many(2), wrong], how="choices")
     with pytest.raises(RecordError, match=r"\{hnit\}"):

@@ -267,4 +267,4 @@ def test_damage_is_status_one_and_a_mistake_status_two(folder, capsys):
         said = capsys.readouterr()
         assert text in said.err and said.err.count("\n") == 1 and not said.out
     (folder / "b" / "manifest.json").write_text('{"hookstore": 1}')
-    assert "error" in told(capsys, "ls")[1]
+    assert "error" in told(capsys, "ls", status=1)[1]

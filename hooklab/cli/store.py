@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HooklabError
+from ..errors import HooklabError, did_you_mean
 from ..html import number, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ NAME = "store"
 HELP = "list, describe, compare, check and throw away stores of activations"
 EXAMPLES = ("store ls", "store show acts", "store stats acts --json", "store diff acts other --align last --metric cosine",
             "store diff acts acts --examples paris rome --align mean", "store verify acts other", "store trash acts",
-            "store ls --trash", "store restore acts")
+            "store ls --trash", "store restore acts", "store ls --tag baseline")
 SHOWN = 50
 """Examples that a comparison prints; `--json` has all."""
 
@@ -37,6 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "ls":
             added.add_argument("folder", nargs="?", type=Path, default=Path(), help="where to look (default: here)")
             added.add_argument("--trash", action="store_true", help="those that were thrown away there")
+            added.add_argument("--tag", action="append", default=[], metavar="WORD",
+                               help="those that have this tag; may be repeated, one of them is enough")
         elif name == "diff":
             _add_diff(added)
         else:
@@ -72,6 +74,7 @@ def _ls(options: argparse.Namespace) -> int:
         raise HooklabError(f"{folder} could not be read: {error.strerror or error}.") from None
     found = trashed(folder) if options.trash else sorted(path.parent for path in folder.glob("*/manifest.json"))
     rows = [_row(path) for path in found if options.trash or _is_store(path)]
+    rows = _tagged(rows, options.tag, folder)
     if options.json:
         print(json.dumps(rows))
     elif not rows:
@@ -81,10 +84,22 @@ def _ls(options: argparse.Namespace) -> int:
                [[one["path"], "", "", "", "", one["error"], ""] if "error" in one else
                 [one["path"], one["examples"], one["tokens"], one["shards"], f"{one['bytes'] / 1e6:.1f}",
                  "" if one["complete"] else "still open", " ".join(one["tags"])] for one in rows])
-    return 0
+    return 1 if any("error" in one for one in rows) else 0
+
+
+def _tagged(rows: list[dict[str, Any]], tags: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """Those that have one of the tags, and those of which it cannot be told. Raises HooklabError: no store has a tag."""
+    known = list(dict.fromkeys(tag for row in rows for tag in row.get("tags", ())))
+    for tag in tags if rows else ():
+        if tag not in known:
+            raise HooklabError(f"No store in {folder} has the tag {tag!r}.{did_you_mean(tag, known)}")
+    return [row for row in rows if not tags or "error" in row or set(tags) & set(row["tags"])]
 
 
 def _is_store(path: Path) -> bool:
+    """Whether a folder is a store, also one whose manifest was damaged: other tools have a file of this name too."""
+    if all((path / name).is_dir() for name in ("shards", "index")):
+        return True
     try:
         with (path / "manifest.json").open("rb") as file:
             return b'"hookstore"' in file.read(4096)
@@ -247,7 +262,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 ACTIONS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "ls": (_ls, "list the stores in a folder"),
+    "ls": (_ls, "list the stores in a folder; status 1 where one is damaged"),
     "show": (_show, "say what stores hold and what made them"),
     "stats": (_stats, "read every value: mean, spread, extremes and length, by site"),
     "diff": (_diff, "compare two stores, or two examples"),

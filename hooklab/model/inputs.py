@@ -9,7 +9,6 @@ from each sequence's first real token, so that a ragged batch computes what its 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -17,10 +16,11 @@ from typing import Any
 
 import torch
 
-from ..errors import FamilyError, HooklabWarning, PromptError, TraceError, did_you_mean
+from ..errors import FamilyError, PromptError, TraceError, did_you_mean
 from ..tokens import Tokens
 from .images import image_length, image_roles, in_order
 from .layout import Layout
+from .unknown import warn_of_unknown, warn_user
 
 PER_EXAMPLE = ("pixel_values", "image_sizes", "pixel_attention_mask")
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
@@ -158,21 +158,8 @@ class Reader:
             raise PromptError("This model was opened without a tokenizer, so it takes token ids, not text. Pass ids, or "
                               "open it with hl.load(module, tokenizer=...).")
         tokens = Tokens.encode(self.tokenizer, texts, add_special_tokens=special, **self.image_roles)
-        self._warn_of_unknown(tokens)
+        warn_of_unknown(self.tokenizer, tokens)
         return tokens
-
-    def _warn_of_unknown(self, tokens: Tokens) -> None:
-        """Say which words the tokenizer does not know: the model reads them all as one and the same token."""
-        unknown = getattr(self.tokenizer, "unk_token_id", None)
-        if unknown is None or unknown == getattr(self.tokenizer, "eos_token_id", None):
-            return
-        rows = zip(tokens.ids, tokens.text, tokens.offsets, strict=True)
-        lost = [text[a:b].strip() for ids, text, offsets in rows if offsets is not None
-                for i, (a, b) in zip(ids, offsets, strict=True) if i == unknown and a < b]
-        words = ", ".join(repr(word) for word in dict.fromkeys(lost) if word != self.tokenizer.unk_token)
-        if words:
-            warnings.warn(f"This model's tokenizer does not know {words}: the model sees {self.tokenizer.unk_token!r} "
-                          f"there.", HooklabWarning, stacklevel=6)
 
     def _chat(self, messages: list[Mapping[str, Any]]) -> Tokens:
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
@@ -228,8 +215,7 @@ class Reader:
                 raise PromptError(f"The prompt has {len(ids)} tokens{where}, but this model has {facts.n_ctx} "
                                   f"positions.")
             if facts.n_ctx and len(ids) > facts.n_ctx:
-                warnings.warn(f"The prompt has {len(ids)} tokens{where}; this model was made for {facts.n_ctx}.",
-                              HooklabWarning, stacklevel=5)
+                warn_user(f"The prompt has {len(ids)} tokens{where}; this model was made for {facts.n_ctx}.")
             size = self.layout.hf.get_input_embeddings().weight.shape[0]
             if max(ids) >= size or min(ids) < 0:
                 raise PromptError(f"Token id {max(ids) if max(ids) >= size else min(ids)}{where} is outside the "

@@ -12,6 +12,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ...errors import PromptError, RecordError, did_you_mean
+from ...model.unknown import told_once
 from ..tasks import values as value
 from ..tasks.pictures import IMAGE
 from ..tasks.tasks import Question
@@ -155,8 +156,9 @@ def with_choices(model: Model, number: int, question: Question, prompt: Any, how
         whole = [continued(model, look, one) for one in texts]
     else:
         names, texts = _named(question, prompt, how)
-        text, given = ("", None) if prompt == "" else _read(model, question, prompt)
-        whole = [_read(model, question, text + one, special=isinstance(prompt, str))[1] for one in texts]
+        with told_once():
+            text, given = ("", None) if prompt == "" else _read(model, question, prompt)
+            whole = [_read(model, question, text + one, special=isinstance(prompt, str))[1] for one in texts]
     start = max(1, min(_common(given or other, one) for one in whole for other in whole if other is not one))
     _fits(model, question, max(map(len, whole)) - 1)
     found = Asked(number, question, text, whole[0][:start], tuple(one[start:] for one in whole), texts, names,
@@ -166,19 +168,23 @@ def with_choices(model: Model, number: int, question: Question, prompt: Any, how
     if len(set(found.choices)) < len(whole):
         raise RecordError(f"question {question.id!r}: two of the choices {', '.join(map(repr, texts))} are the same to this "
                           "model's tokenizer")
-    _check_right(question, names)
     return found
 
 
 def checked(question: Question, prompt: Any, how: ChoiceTexts = None) -> None:
     """What can be said against the choices of a question before the processor reads its pictures. Raises RecordError."""
-    _check_right(question, _named(question, prompt, how)[0])
+    _named(question, prompt, how)
 
 
 def _check_right(question: Question, names: Sequence[str]) -> None:
-    if question.answer not in names:
-        raise RecordError(f"question {question.id!r}: the answer {question.answer!r} is none of the choices "
-                          f"{', '.join(map(repr, names))}")
+    if question.answer in names:
+        return
+    texts = question.choices
+    letters = "" if tuple(names) == tuple(texts) else f", nor a letter from {names[0]} to {names[-1]}"
+    near = [one for one in texts if isinstance(question.answer, str) and one.split() == question.answer.split()]
+    hint = f" Did you mean {near[0]!r}, blanks and all?" if near else ""
+    raise RecordError(f"question {question.id!r}: the answer {question.answer!r} is none of its choices "
+                      f"{', '.join(map(repr, texts))}{letters}.{hint}")
 
 
 def _named(question: Question, prompt: Any, how: ChoiceTexts, *,
@@ -193,6 +199,7 @@ def _named(question: Question, prompt: Any, how: ChoiceTexts, *,
         raise RecordError(f"question {question.id!r} has {count} choices, and there are {len(ascii_uppercase)} letters: its "
                           "answer is to be the text of a choice")
     names = tuple(ascii_uppercase[:count]) if lettered else tuple(question.choices)
+    _check_right(question, names)
     if how is None:
         how = "letters" if lettered else "texts"
     if how == "texts":

@@ -30,10 +30,12 @@ def decoded(path: Path) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
     """The edges, and a row for each class.
 
     Raises:
-        RecordError: the file is no label graph, is damaged, or was written by a later version.
+        RecordError: the file cannot be read, is no label graph, is damaged, or was written by a later version.
     """
     try:
         found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path} could not be read: {error.strerror or error}") from error
     except ValueError as error:
         raise RecordError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict) or found.get("kind") != KIND:

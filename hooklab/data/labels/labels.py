@@ -17,6 +17,7 @@ import networkx as nx
 
 from ...errors import RecordError, did_you_mean
 from ...files import write_whole
+from .checks import pair, refuse_cycles
 from .file import decoded, document, encoded
 
 Level = int | str | Collection[str]
@@ -62,14 +63,16 @@ class LabelGraph:
         graph: The edges, parent to child, as a networkx.DiGraph; its nodes have `label`, `name`, `definition`, `lemmas`.
 
     Raises:
-        RecordError: a class lies beneath itself, or two have the same id or name.
+        RecordError: an edge is no pair of ids, a class lies beneath itself, or two have the same id or name.
     """
 
     def __init__(self, edges: Iterable[tuple[str, str]], labels: Iterable[Label] = ()) -> None:
         self.graph = nx.DiGraph()
-        self.graph.add_edges_from(edges)
+        self.graph.add_edges_from(map(pair, edges))
         known: dict[str, Label] = {}
         for one in labels:
+            if not isinstance(one, Label):
+                raise RecordError(f"what is known of a class is a Label(id, label, …), not {one!r}")
             if one.node in known:
                 raise RecordError(f"the class {one.node!r} is described twice")
             known[one.node] = one
@@ -78,7 +81,7 @@ class LabelGraph:
             one = known.get(node) or Label(node)
             self.graph.nodes[node].update(label=one.label or node, name=one.name, definition=one.definition,
                                           lemmas=tuple(one.lemmas))
-        _refuse_cycles(self.graph)
+        refuse_cycles(self.graph)
         self._ids = self._named()
 
     def __repr__(self) -> str:
@@ -292,16 +295,10 @@ def load_labels(path: str | Path) -> LabelGraph:
     """Read a graph that `LabelGraph.save` wrote.
 
     Raises:
-        RecordError: the file is not one, is damaged, or was written by a later version.
+        RecordError: the file cannot be read, is not one, is damaged, or was written by a later version.
     """
     edges, rows = decoded(Path(path))
     return LabelGraph(edges, [Label(**row) for row in rows])
-
-
-def _refuse_cycles(graph: nx.DiGraph) -> None:
-    if not nx.is_directed_acyclic_graph(graph):
-        around = [parent for parent, _ in nx.find_cycle(graph)]
-        raise RecordError(f"a class cannot lie beneath itself: {' > '.join(map(str, [*around, around[0]]))}")
 
 
 def _count(n: int, one: str, more: str) -> str:

@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any
 
 import networkx as nx
 
@@ -44,6 +46,8 @@ def balanced_sample(counts: Mapping[str, int], n: int, seed: int = 0,
     {'dog': 6, 'cat': 2}
     """
     shares = _weighed(counts, weights)
+    if not isinstance(n, Integral):
+        raise RecordError(f"n={_short(n)}: it is a whole number of examples")
     room = sum(counts[one] for one in shares)
     if not 0 <= n <= room:
         raise RecordError(f"{n} examples were asked for; the {len(shares)} classes that have a weight have {room}")
@@ -199,16 +203,22 @@ def _indices(labels: Sequence[str]) -> defaultdict[str, list[int]]:
 
 def _weighed(counts: Mapping[str, int], weights: Mapping[str, float] | None) -> dict[str, Fraction]:
     """Class -> weight, exactly, of the classes that have one."""
+    if not isinstance(counts, Mapping):
+        raise RecordError("counts are to say of each class how many examples it has, as collections.Counter(labels) does; "
+                          f"not {_short(counts)}")
     for one, count in counts.items():
-        if count < 0 or count != int(count):
+        if not isinstance(count, Real):
+            raise RecordError(f"the class {one!r} has {_short(count)} for a count; it is the number of its examples, "
+                              "such as len() of their list")
+        if not math.isfinite(count) or count < 0 or count != int(count):
             raise RecordError(f"the class {one!r} has {count} examples; a count is a whole number, 0 or more")
     if weights is None:
         return dict.fromkeys(counts, Fraction(1))
     if odd := set(weights) ^ set(counts):
         raise RecordError(f"weights and counts are to have the same classes; only one of them has {sorted(odd)[:5]}")
     for one, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise RecordError(f"the weight of {one!r} is {weight}; a weight is a finite number, 0 or more")
+        if not (isinstance(weight, Real) and math.isfinite(weight) and weight >= 0):
+            raise RecordError(f"the weight of {one!r} is {weight!r}; a weight is a finite number, 0 or more")
     return {one: Fraction(weights[one]) for one in counts if weights[one] > 0}
 
 
@@ -227,3 +237,8 @@ def _rounded(shares: Mapping[str, Fraction], n: int, seed: int) -> dict[str, int
     order.sort(key=lambda one: taken[one] - exact[one])
     more = set(order[:n - sum(taken.values())])
     return {one: count + (one in more) for one, count in taken.items()}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -8,7 +8,8 @@ represented by its last token, or by the mean of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,12 +30,13 @@ Pair = tuple[str, int, int]
 """Id, and the numbers of the example in the first and in the second store."""
 
 
-def compare_stores(a: Store, b: Store, align: str = "last", metric: str = "cosine", sites: Sequence[str] | None = None,
-                   examples: tuple[str | int, str | int] | None = None) -> Scores:
+def compare_stores(a: Store | str | Path, b: Store | str | Path, align: str = "last", metric: str = "cosine",
+                   sites: str | Sequence[str] | None = None,
+                   examples: str | int | tuple[str | int, str | int] | None = None) -> Scores:
     """How alike the values of two stores are.
 
     Args:
-        a: One; a selection of a store as well.
+        a: One, or its folder; a selection of a store as well.
         b: The other; the same one where two of its examples are compared.
         align: "token": position by position, for examples with the same tokens. "last": the last token of each.
             "mean": the mean over the positions of each.
@@ -42,8 +44,9 @@ def compare_stores(a: Store, b: Store, align: str = "last", metric: str = "cosin
             a site, also for rows of different sizes: "cka" (linear, centred kernel alignment; Kornblith et al. 2019), or
             "rsa" (whether the same rows are far from each other: the rank correlation of their distances, 1 - Pearson's r;
             Kriegeskorte et al. 2008).
-        sites: Which; all that both have where none are given.
-        examples: One of `a` and one of `b`, to be compared although their ids differ. Otherwise those whose id both have.
+        sites: One, or several; all that both have where none are given.
+        examples: One of `a` and one of `b`, to be compared although their ids differ; one alone stands for both. Otherwise
+            those whose id both have.
 
     Returns:
         Values [site, example], or [site] for "cka" and "rsa"; nan where a vector has no direction. The note says what has no
@@ -57,12 +60,28 @@ def compare_stores(a: Store, b: Store, align: str = "last", metric: str = "cosin
     if align not in ALIGNMENTS or metric not in METRICS:
         word, known = (align, ALIGNMENTS) if align not in ALIGNMENTS else (metric, METRICS)
         raise RecordError(f"{word!r} is not known here.{did_you_mean(word, known)} Choose {', '.join(known)}")
-    names = _sites(a, b, sites)
-    pairs, alone = _pairs(a, b, examples)
+    a, b = _opened(a), _opened(b)
+    names = _sites(a, b, [sites] if isinstance(sites, str) else sites)
+    pairs, alone = _pairs(a, b, None if examples is None else _two(examples))
     found = [_MEASURES[metric](_aligned(a, b, site, pairs, align), site) for site in names]
     how = {"token": "token by token", "last": "last tokens", "mean": "means over positions"}[align]
     coords = {"site": tuple(names)} | ({} if isinstance(found[0], float) else {"example": tuple(name for name, *_ in pairs)})
     return Scores(np.array(found), tuple(coords), coords, name=metric, note="; ".join([how, *alone]))
+
+
+def _opened(one: Store | str | Path) -> Store:
+    from .store import Store
+
+    return Store(one) if isinstance(one, str | Path) else one
+
+
+def _two(examples: Any) -> tuple[str | int, str | int]:
+    if isinstance(examples, str | int | np.integer):
+        return examples, examples  # type: ignore[return-value]
+    found = tuple(examples)
+    if len(found) != 2:
+        raise RecordError(f"examples={examples!r}: it is one of the first store and one of the second")
+    return found
 
 
 def _sites(a: Store, b: Store, sites: Sequence[str] | None) -> list[str]:

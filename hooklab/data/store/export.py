@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ...errors import RecordError
+from ...errors import HooklabWarning, RecordError
+from .columns import column
+from .layout import DTYPES
 
 if TYPE_CHECKING:
+    from .layout import Layout
     from .store import Store
 
 
@@ -38,10 +43,10 @@ def to_numpy(store: Store, site: str) -> dict[str, np.ndarray]:
     layout, values = store.layout(site), store[site]
     found = [array(values.mapped(i)) for i in range(len(store))]
     rows = [one.reshape(-1) if layout.kind == "flat" else one[None] if layout.kind == "single" else one for one in found]
-    made = {"values": np.concatenate(rows) if rows else np.zeros((0, *layout.row)),
+    made = {"values": np.concatenate(rows) if rows else _none(layout),
             "offsets": np.cumsum([0, *map(len, rows)]), "ids": np.array(store.ids, dtype=str)}
     if layout.kind == "flat":
-        made["shapes"] = np.array([one.shape for one in found]).reshape(len(found), -1)
+        made["shapes"] = np.array([one.shape for one in found], np.int64).reshape(len(found), len(layout.axes))
     elif layout.kind == "rows" and layout.pos_axis is not None:
         made["positions"] = np.array([p for i in range(len(store)) for p in values.positions(i)], np.int64)
     return made
@@ -86,14 +91,21 @@ def to_zarr(store: Store, site: str, out: str | Path) -> Path:
 def to_datasets(store: Store, sites: Sequence[str] = ()) -> Any:
     """A Dataset with a row per example: id, tokens, metadata, and the sites named, as nested lists.
 
+    Whole numbers beside other numbers become floats, and a nan beside text None. A column that Arrow has no type for (text
+    beside numbers, whole numbers of more than 64 bits) comes as JSON text, with a HooklabWarning that names it.
+
     Raises:
         RecordError: datasets is not installed, or there is no such site.
     """
     datasets = _needed("datasets", "pip install datasets")
     columns: dict[str, list[Any]] = {"id": list(store.ids), "tokens": [store.tokens(i) for i in range(len(store))]}
+    mixed = []
     for key, values in store.metadata.items():
-        plain = len({type(value) for value in values if value is not None}) < 2
-        columns[key] = values if plain else [None if value is None else json.dumps(value) for value in values]
+        columns[key], typed = column(values)
+        mixed += [] if typed else [key]
+    if mixed:
+        warnings.warn(f"{', '.join(map(repr, mixed))} {'has' if len(mixed) == 1 else 'have'} values of several types, or "
+                      "too large ones, and became JSON text: json.loads reads each", HooklabWarning, stacklevel=3)
     for site in sites:
         columns[site] = [array(store[site].mapped(i)) for i in range(len(store))]
     return datasets.Dataset.from_dict(columns)
@@ -107,7 +119,12 @@ def array(tensor: Tensor) -> np.ndarray:
         return np.array(tensor.float().numpy())
 
 
-def _rows_only(store: Store, site: str) -> Any:
+def _none(layout: Layout) -> np.ndarray:
+    """The values of no example, in the type and with the sizes that those of some would have."""
+    return array(torch.empty((0, *layout.row), dtype=DTYPES[layout.dtype or "float32"]))
+
+
+def _rows_only(store: Store, site: str) -> Layout:
     layout = store.layout(site)
     if layout.kind == "flat":
         raise RecordError(f"{site} has the axes {' '.join(layout.axes)}, and examples differ in more than one: "

@@ -14,6 +14,7 @@ from . import manifest as files
 from .folder import begin, brought, put
 from .gathered import Gathered
 from .index import Row
+from .lock import Lock
 from .manifest import Entry, Manifest
 
 
@@ -27,20 +28,22 @@ class Flight:
         rows, found: What the shard holds; see `folder.put`.
         before: The shard before it where that is not committed yet; None for the first of a store that has none.
         written: Called when the values are in the file, and their memory is free.
+        lock: That of the folder, which is held until the shard has landed, also where its writer was dropped.
         only: It is the only shard of a store that is sealed when it is on the disk: nothing is committed before that.
     """
 
     def __init__(self, folder: Path, name: str, manifest: Manifest, rows: Sequence[Row],
-                 found: Mapping[str, Gathered], before: Flight | None, written: Callable[[], None], *,
+                 found: Mapping[str, Gathered], before: Flight | None, written: Callable[[], None], lock: Lock, *,
                  only: bool = False) -> None:
         self._written = Event()
         self.entry: Entry | None = None
         self.error: BaseException | None = None
-        self._thread = Thread(target=self._run, args=(folder, name, manifest, rows, found, before, written, only))
+        self._thread = Thread(target=self._run, args=(folder, name, manifest, rows, found, before, written, lock,
+                                                      only))
         self._thread.start()
 
     def _run(self, folder: Path, name: str, manifest: Manifest, rows: Sequence[Row], found: Mapping[str, Gathered],
-             before: Flight | None, written: Callable[[], None], only: bool) -> None:
+             before: Flight | None, written: Callable[[], None], lock: Lock, only: bool) -> None:
         try:
             if before is None and not manifest.shards and not only:
                 begin(folder, manifest)

@@ -5,32 +5,32 @@ Each of them leaves, whenever it is interrupted, the store as it was or as it wa
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import RecordError
 from . import manifest as files
 from . import shard as store_shard
+from .alike import alike, together
 from .checksum import crc32
 from .folder import commit, sweep
 from .gathered import Gathered
 from .index import Row
 from .layout import piece
 from .lock import Lock
+from .naming import folder_name, named
 from .writer import Writer
 
 if TYPE_CHECKING:
     from .store import Store
 
+__all__ = ["TRASH", "Damage", "append", "compact", "folder_name", "merge", "rename", "restore", "tag", "trash", "trashed",
+           "verify"]
 TRASH = ".trash"
-_LONGEST = 80
-_WINDOWS = {"con", "prn", "aux", "nul", *(f"{word}{n}" for word in ("com", "lpt") for n in range(1, 10))}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def merge(stores: Sequence[Store | str | Path], out: str | Path, order: Sequence
     """A new store with the examples of several stores or selections, one after the other; it appears when it is complete.
 
     Args:
-        stores: Made with the same model, tokenizer, spec and options, with the same sites. One alone is copied.
+        stores: With the same sites, made with the same model, tokenizer, spec and options, as far as these decide what a
+            value is; batches, limits and sources may differ, and are then kept beside each other. One alone is copied.
         out: Where; it must not exist.
         order: Ids: which examples, in which order. All of all stores where it is not given.
         shard_bytes: Size of its shards; that of the first store where it is not given.
@@ -100,7 +101,7 @@ def merge(stores: Sequence[Store | str | Path], out: str | Path, order: Sequence
     lead = next((one for one in opened if one.manifest.shards), opened[0])  # one that is empty may not know its sizes yet
     first = lead.manifest
     for one in opened:
-        _alike(lead, one)
+        alike(lead, one)
     where: dict[str, tuple[Store, int]] = {}
     for one in opened:
         for i, name in enumerate(one.ids):
@@ -117,7 +118,8 @@ def merge(stores: Sequence[Store | str | Path], out: str | Path, order: Sequence
         with Lock(part):
             shutil.rmtree(part)
     try:
-        with Writer(part, first.sites, **first.about, shard_bytes=shard_bytes or opened[0].manifest.shard_bytes) as writer:
+        about = together([one.manifest.about for one in opened])
+        with Writer(part, first.sites, **about, shard_bytes=shard_bytes or opened[0].manifest.shard_bytes) as writer:
             for name in where if order is None else order:
                 values, tokens, metadata, at = where[name][0].example(where[name][1])
                 writer.add(name, values, tokens, metadata, at)
@@ -196,9 +198,9 @@ def rename(store: Store, name: str | Path) -> Path:
     """Move the folder; text is a name beside its place, and is escaped where a file system could not have it.
 
     Raises:
-        RecordError: the place is taken or on another disk, or the store is being written.
+        RecordError: the text is no name, the place is taken or on another disk, or the store is being written.
     """
-    target = name.expanduser().absolute() if isinstance(name, Path) else store.path.with_name(folder_name(name))
+    target = name.expanduser().absolute() if isinstance(name, Path) else store.path.with_name(named(name))
     store.reload()
     with Lock(store.path):
         _free(target)
@@ -208,8 +210,14 @@ def rename(store: Store, name: str | Path) -> Path:
 
 
 def trash(store: Store) -> Path:
-    """Move the folder out of the way, into `.trash` beside it. Raises RecordError while it is being written."""
+    """Move the folder out of the way, into `.trash` beside it.
+
+    Raises:
+        RecordError: it is there already, or is being written.
+    """
     store.reload()
+    if _in_trash(store.path):
+        raise RecordError(f"{store.path} is in the trash already; restore brings it back")
     bin_, number = store.path.parent / TRASH, 0
     try:
         with Lock(store.path):
@@ -232,21 +240,25 @@ def trash(store: Store) -> Path:
 def trashed(folder: str | Path) -> tuple[Path, ...]:
     """The stores in the trash of a folder, for `restore`."""
     found = (Path(folder).expanduser().absolute() / TRASH).glob(f"*/*/{files.MANIFEST}")
-    ours = (path.parent for path in found if path.parent.parent.name.isdecimal())
+    ours = (path.parent for path in found if _in_trash(path.parent))
     return tuple(sorted(ours, key=lambda path: int(path.parent.name)))
 
 
 def restore(path: str | Path) -> Path:
     """Bring a store back from the trash to where it was. Raises RecordError where it is in none, or the place is taken."""
     path = Path(path).expanduser().absolute()
-    bin_ = path.parent.parent
-    if bin_.name != TRASH or not (path / files.MANIFEST).exists():
+    if path.parent.parent.name != TRASH or not (path / files.MANIFEST).exists():
         raise RecordError(f"{path} is no store in a folder {TRASH}")
-    target = bin_.parent / path.name
+    target = path.parents[2] / path.name
     _free(target)
     _moved(path, target)
     _swept(path.parent)
     return target
+
+
+def _in_trash(path: Path) -> bool:
+    """Whether it is where `trash` puts a store: in a numbered place of a trash."""
+    return path.parent.name.isdecimal() and path.parents[1].name == TRASH
 
 
 def _swept(place: Path) -> None:
@@ -254,37 +266,6 @@ def _swept(place: Path) -> None:
     with suppress(OSError):
         place.rmdir()
         place.parent.rmdir()
-
-
-def folder_name(text: str) -> str:
-    """A name for a folder that every file system takes, with a digest of the text where it had to be changed.
-
-    >>> folder_name("runs-1"), folder_name("a/b: c?")
-    ('runs-1', 'a_b_c-ffa60210')
-    """
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._ ")[:_LONGEST]
-    if plain == text and plain.split(".")[0].lower() not in _WINDOWS:
-        return plain
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{plain.strip('._ ') or 'store'}-{digest}"
-
-
-def _alike(first: Store, other: Store) -> None:
-    for key, value in first.manifest.about.items():
-        if other.manifest.about.get(key) != value:
-            raise RecordError(f"{first.path} and {other.path} differ in {key}: {value!r} and "
-                              f"{other.manifest.about.get(key)!r}")
-    mine, theirs = ({site: (one.axes, one.sizes, one.dtype) for site, one in store.sites.items()}
-                    for store in (first, other))
-    odd = sorted(site for site in mine.keys() | theirs.keys()
-                 if site not in mine or site not in theirs or not _fits(mine[site], theirs[site]))
-    if odd:
-        raise RecordError(f"{first.path} and {other.path} differ in {odd[0]}: {mine.get(odd[0])} and {theirs.get(odd[0])}")
-
-
-def _fits(mine: Sequence[Any], theirs: Sequence[Any]) -> bool:
-    """Whether layouts are the same, as far as both are known: a store without examples may not know sizes and types."""
-    return all(a == b for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None)
 
 
 def _free(target: Path) -> None:

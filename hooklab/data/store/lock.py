@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,8 @@ _HELD: set[tuple[int, Path]] = set()
 
 
 class Lock:
-    """Held from its making until `release`. A lock that a dead process left behind holds nobody up.
+    """Held from its making until `release`, or until nothing refers to it any more: a writer that was dropped without being
+    closed, and one that a dead process left behind, hold nobody up.
 
     Raises:
         RecordError: another writer holds it, and the message names its process; or it can only be read here.
@@ -42,6 +44,8 @@ class Lock:
                                   "folder of yours") from error
             raise RecordError(f"{folder} could not be locked: {why}") from error
         _HELD.add(self._key)
+        self._end = weakref.finalize(self, _let_go, self._file, self._key)
+        self._end.atexit = False  # the system does that, as after a crash
         with suppress(OSError):  # a full disk: who holds it is then not said
             self._file.truncate(0)
             self._file.seek(0)
@@ -49,17 +53,22 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one write."""
-        if self._key in _HELD and self._key[0] == os.getpid():
-            with suppress(OSError):
-                self._file.truncate(0)
-            self._file.close()
-            _HELD.discard(self._key)
+        self._end()
 
     def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.release()
+
+
+def _let_go(file: BinaryIO, key: tuple[int, Path]) -> None:
+    """Free what a lock holds; a child of the process that holds it frees nothing."""
+    if key[0] == os.getpid():
+        with suppress(OSError, ValueError):
+            file.truncate(0)
+        file.close()
+        _HELD.discard(key)
 
 
 def _holder(file: BinaryIO) -> str:

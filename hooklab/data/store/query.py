@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import RecordError, did_you_mean
-from .index import same
+from .wanted import accepting
 
 if TYPE_CHECKING:
     from .store import Store
@@ -45,29 +44,27 @@ def number(store: Store, example: Any) -> int:
 
 
 def matching(store: Store, test: Callable[[Mapping[str, Any]], bool] | None, wanted: Mapping[str, Any]) -> np.ndarray:
-    """The numbers of the examples that pass every test. Raises RecordError for a key that no example has."""
+    """The numbers of the examples that pass every test.
+
+    Raises:
+        RecordError: no example has a key, what is wanted of one is of a type that none of its values has, or the test is no
+            function.
+    """
+    if test is not None and not callable(test):
+        example = f"where(**{test!r})" if isinstance(test, Mapping) else "where(giver='John'), or where(lambda row: …)"
+        raise RecordError(f"where() takes a function of the metadata of an example, or key=value, not {test!r}: {example}")
     columns: dict[str, list[Any]] = {"id": list(store.ids), "n_tokens": list(store.n_tokens), **store.metadata}
     for key in wanted:
         if key not in columns:
             raise RecordError(f"no example has {key!r}.{did_you_mean(key, columns)} There are {', '.join(columns)}")
     passed = np.ones(len(store), bool)
     for key, what in wanted.items():
-        accepts = _accepts(what)
+        accepts = accepting(key, what, columns[key])
         passed &= np.array([bool(accepts(value)) for value in columns[key]], bool)
     if test is not None:
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         passed &= np.array([bool(test(row)) for row in rows], bool)
     return np.flatnonzero(passed)
-
-
-def _accepts(what: Any) -> Callable[[Any], Any]:
-    if callable(what):
-        return lambda value: what(value)
-    if isinstance(what, re.Pattern):
-        return lambda value: isinstance(value, str) and what.search(value) is not None
-    if isinstance(what, set | frozenset | range):
-        return lambda value: not isinstance(value, list | dict) and value in what
-    return lambda value: same(value, list(what) if isinstance(what, tuple) else what)
 
 
 def joined(columns: Iterable[tuple[int, Mapping[str, list[Any]]]]) -> dict[str, list[Any]]:

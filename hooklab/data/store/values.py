@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...errors import PositionError, RecordError
 from . import query
+from .layout import DTYPES, Layout
 
 if TYPE_CHECKING:
     from .store import Store
@@ -31,6 +33,8 @@ class Values:
     def __getitem__(self, example: slice | list[int] | list[str]) -> list[Tensor]: ...
     def __getitem__(self, example: Any) -> Any:
         """The value of one example by number or id, or a list of those of several; copies."""
+        if not isinstance(example, slice | Iterable | None):
+            example = query.number(self.store, example)  # which refuses what is none
         found = [self.mapped(i).clone() for i in query.numbers(self.store, example)]
         return found[0] if isinstance(example, str | int | np.integer) else found
 
@@ -61,8 +65,8 @@ def at(values: Values, examples: Sequence[int], positions: str | int | Sequence[
     """Copies of what some examples have at some positions: see `Store.site`."""
     if positions is None:
         return [values.mapped(i).clone() for i in examples]
-    one = isinstance(positions, str | int)
-    asked = _numbers([positions] if isinstance(positions, str | int) else positions)
+    one = isinstance(positions, str) or not isinstance(positions, Iterable)
+    asked = _numbers([positions] if one else positions)  # type: ignore[arg-type]
     axis = values.layout.pos_axis
     picked = []
     for i in examples:
@@ -73,7 +77,15 @@ def at(values: Values, examples: Sequence[int], positions: str | int | Sequence[
     if len({tuple(found.shape) for found in picked}) > 1:
         raise RecordError(f"{values.site} differs in {' and '.join(values.layout.axes)} between examples: read them one by "
                           "one")
-    return torch.stack(picked) if picked else torch.empty(0)
+    return torch.stack(picked) if picked else _none(values.layout, None if one else len(asked))
+
+
+def _none(layout: Layout, positions: int | None) -> Tensor:
+    """What no example has at some positions, None for one that is no axis; with the axes that some examples would have."""
+    sizes = list(layout.sizes or (None,) * len(layout.axes))
+    if layout.pos_axis is not None:
+        sizes[layout.pos_axis : layout.pos_axis + 1] = [] if positions is None else [positions]
+    return torch.empty((0, *(n or 0 for n in sizes)), dtype=DTYPES[layout.dtype or "float32"])
 
 
 def _rows(values: Values, i: int, positions: Sequence[int]) -> list[int]:
@@ -93,9 +105,13 @@ def _rows(values: Values, i: int, positions: Sequence[int]) -> list[int]:
     return found
 
 
-def _numbers(positions: Sequence[str | int]) -> list[int]:
+def _numbers(positions: Iterable[Any]) -> list[int]:
+    """Raises PositionError for what is no position."""
     words: dict[Any, int] = {"first": 0, "last": -1}
+    found = []
     for p in positions:
-        if isinstance(p, str) and p not in words:
-            raise PositionError(f'{p!r} is no position: write "first", "last" or numbers.')
-    return [words[p] if isinstance(p, str) else int(p) for p in positions]
+        whole = isinstance(p, Integral) and not isinstance(p, bool | np.bool_)
+        if not whole and not (isinstance(p, str) and p in words):
+            raise PositionError(f'{p!r} is no position: write "first", "last", a number, or a list of these.')
+        found.append(words[p] if isinstance(p, str) else int(p))
+    return found

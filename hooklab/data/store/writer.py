@@ -200,7 +200,7 @@ class Writer:
         name = f"{1 + last + len(self._flights):06d}"
         before = self._flights[-1] if self._flights else None
         self._flights.append(Flight(self.path, name, self._manifest, self._rows, self._found, before,
-                                    partial(self._room.again, self._room.emptied()), only=only))
+                                    partial(self._room.again, self._room.emptied()), self._lock, only=only))
         self._rows, self._found, self._bytes = [], {site: Gathered() for site in self._found}, 0
 
     def _settle(self, on_the_way: int = 0) -> None:

@@ -82,8 +82,10 @@ def regex(answer: str | None, question: Question) -> Grade:
         except re.error as error:
             raise RecordError(f"question {question.id}: {pattern!r} is no regular expression: {error}") from None
         if found:
-            return Grade(1.0, f"{_short(found[0])} matches {_short(pattern)}")
-    return Grade(0.0, f"{_short(answer)} does not match {' or '.join(map(_short, question.references[:3]))}")
+            return Grade(1.0, f"{_short(found[0])} matches {_cut(pattern)}")
+    hint = "; it would without the blanks around the pattern" if any(
+        _blanks_matter(pattern, answer) for pattern in question.references) else ""
+    return Grade(0.0, f"{_short(answer)} does not match {' or '.join(map(_cut, question.references[:3]))}{hint}")
 
 
 def vqa(answer: str | None, question: Question) -> Grade:
@@ -199,6 +201,17 @@ def _chosen(answer: str, choices: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def _blanks_matter(pattern: str, answer: str) -> bool:
+    """Whether a pattern that is not found would be without blanks at its ends, which answers often lack."""
+    try:
+        return pattern != pattern.strip() and re.search(pattern.strip(), answer) is not None
+    except re.error:  # where the last of them was escaped
+        return False
+
+
 def _short(text: str | None) -> str:
-    text = " ".join((text or "").split())
+    return _cut(" ".join((text or "").split()))
+
+
+def _cut(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,63 +20,66 @@ if TYPE_CHECKING:
 Sides = tuple[Tensor, Tensor]
 
 
-class _View:
+class View:
     """Sites of one layer of one run, by name."""
 
-    def __init__(self, model: Model, acts: Activations, layer: int) -> None:
+    def __init__(self, model: Model, acts: Activations | Mapping[str, Tensor], layer: int) -> None:
         self.model, self.acts, self.layer = model, acts, layer
         self.family = model.layout.family
 
     def __getitem__(self, site: str) -> Tensor:
         return self.acts[f"L{self.layer}.{site}"]
 
+    def __contains__(self, site: str) -> bool:
+        return f"L{self.layer}.{site}" in self.acts
+
     def role(self, name: str) -> Any:
         return self.model.layout.role(self.layer, name)
 
 
-def _middle(v: _View) -> Sides:
+def _middle(v: View) -> Sides:
     return v["resid_pre"] + v["attn_out"], v["resid_mid"]
 
 
-def _end(v: _View) -> Sides:
+def _end(v: View) -> Sides:
     return v["resid_pre"] + v["attn_out"] + v["mlp_out"], v["resid_post"]
 
 
-def _chain(v: _View) -> Sides:
+def _chain(v: View) -> Sides:
     return v["resid_post"], v.acts[f"L{v.layer + 1}.resid_pre"]
 
 
-def _heads(v: _View) -> Sides:
+def _heads(v: View) -> Sides:
     total = v["result"].sum(2)
     offset = linear.bias(v.role("o"))
     total = total if offset is None else total + offset * v.model.layout.factor("attn_out")
     norm = v.role("post_attn")
-    return (total if norm is None else _plain(norm, total)), v["attn_out"]
+    return (total if norm is None else plain(norm, total)), v["attn_out"]
 
 
-def _weighted(v: _View) -> Sides:
+def _weighted(v: View) -> Sides:
     group = v["pattern"].shape[1] // v["v"].shape[2]
     values = v["v"].repeat_interleave(group, 2)
     return torch.einsum("bhqk,bkhd->bqhd", v["pattern"].to(values.dtype), values), v["z"]
 
 
-def _rows(v: _View) -> Sides:
+def _rows(v: View) -> Sides:
     sums = v["pattern"].float().sum(-1)
     ones = torch.ones_like(sums)
     sink = getattr(v.role("attn"), "sinks", None)
     return sums, torch.minimum(sums, ones) if sink is not None else ones
 
 
-def _past(v: _View) -> Sides:
+def _past(v: View) -> Sides:
     future = torch.triu(v["pattern"].float(), diagonal=1)
     return future, torch.zeros_like(future)
 
 
-def _softmax(v: _View) -> Sides:
+def _softmax(v: View) -> Sides:
     return torch.softmax(v["scores"].float(), -1), v["pattern"]
 
 
-def _turned(v: _View) -> Sides:
+def _turned(v: View) -> Sides:
     q, rotary = v["q"].float(), getattr(v.model.layout.base, "rotary_emb", None)
     scale = getattr(rotary, "attention_scaling", 1.0)  # YaRN, as GPT-OSS has it, lengthens what it turns
     if scale != 1.0 and rotary is not None:
@@ -85,22 +88,22 @@ def _turned(v: _View) -> Sides:
     return q.norm(dim=-1), v["rot_q"].float().norm(dim=-1)
 
 
-def _unrotated(v: _View) -> Sides:
+def _unrotated(v: View) -> Sides:
     return v["q"], v["rot_q"]
 
 
-def _neurons(v: _View) -> Sides:
-    out = _plain(v.role("down"), v["mlp_post"]) * v.model.layout.factor("mlp_out")
+def _neurons(v: View) -> Sides:
+    out = plain(v.role("down"), v["mlp_post"]) * v.model.layout.factor("mlp_out")
     norm = v.role("post_mlp")
-    return (out if norm is None else _plain(norm, out)), v["mlp_out"]
+    return (out if norm is None else plain(norm, out)), v["mlp_out"]
 
 
-def _active(v: _View) -> Sides:
-    return _plain(activation(v.model, v.layer), v["mlp_pre"]), v["mlp_post"]
+def _active(v: View) -> Sides:
+    return plain(activation(v.model, v.layer), v["mlp_pre"]), v["mlp_post"]
 
 
-def _gated(v: _View) -> Sides:
-    return _plain(activation(v.model, v.layer), v["mlp_pre"]) * v["mlp_pre_linear"], v["mlp_post"]
+def _gated(v: View) -> Sides:
+    return plain(activation(v.model, v.layer), v["mlp_pre"]) * v["mlp_pre_linear"], v["mlp_post"]
 
 
 def activation(model: Model, layer: int) -> Any:
@@ -111,17 +114,17 @@ def activation(model: Model, layer: int) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-def _norm1(v: _View) -> Sides:
+def _norm1(v: View) -> Sides:
     return _normalised(v, v["resid_pre"], "ln1")
 
 
-def _norm2(v: _View) -> Sides:
+def _norm2(v: View) -> Sides:
     # The stream is summed up here rather than read at resid_mid, so that a wrong resid_mid cannot vouch for ln2.
     before = v["ln1"] if v.family.restarts else v["resid_pre"]
     return _normalised(v, before if v.family.residual == "parallel" else before + v["attn_out"], "ln2")
 
 
-def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
+def _normalised(v: View, stream: Tensor, site: str) -> Sides:
     norm, kind = v.role(site), v.family.norm
     x = stream.float()
     centred = x - x.mean(-1, keepdim=True) if centres(kind) else x
@@ -130,7 +133,7 @@ def _normalised(v: _View, stream: Tensor, site: str) -> Sides:
     return (out if offset is None else out + offset.float()), v[site]
 
 
-_TABLE: tuple[tuple[str, tuple[str, ...], Callable[[_View], Sides], Callable[[Model], bool]], ...] = (
+_TABLE: tuple[tuple[str, tuple[str, ...], Callable[[View], Sides], Callable[[Model], bool]], ...] = (
     ("resid_pre + attn_out = resid_mid", ("resid_pre", "attn_out", "resid_mid"), _middle, lambda m: True),
     ("the block's parts add up to resid_post", ("attn_out", "mlp_out", "resid_post"), _end,
      lambda m: m.layout.family.adds_up),
@@ -162,13 +165,13 @@ def identities(model: Model, acts: Activations) -> Iterator[tuple[str, tuple[str
         if lacking or unread or not applies(model):
             continue
         try:
-            errors = [difference(*sides(_View(model, acts, layer))) for layer in range(model.facts.n_layers)]
+            errors = [difference(*sides(View(model, acts, layer))) for layer in range(model.facts.n_layers)]
         except (RuntimeError, TypeError, AttributeError, LookupError, SiteError) as error:
             yield name, sites, float("inf"), f"cannot be computed: {error}".split("\n")[0]
             continue
         yield name, sites, max(errors), ""
     if model.facts.n_layers > 1:
-        errors = [difference(*_chain(_View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
+        errors = [difference(*_chain(View(model, acts, layer))) for layer in range(model.facts.n_layers - 1)]
         yield "resid_post = next resid_pre", ("resid_pre", "resid_post"), max(errors), ""
     if model.layout.family.summed and {"embed", "L0.resid_pre"} <= set(acts) and (
             model.layout.missing("pos_embed") or "pos_embed" in acts):  # which normalises the sum before the first block
@@ -179,6 +182,7 @@ def identities(model: Model, acts: Activations) -> Iterator[tuple[str, tuple[str
             model.layout.unembed(acts["ln_final"]), acts["logits"]), ""
 
 
-def _plain(module: Any, x: Tensor) -> Tensor:
+def plain(module: Any, x: Tensor) -> Tensor:
+    """What a module makes of a value."""
     with torch.no_grad():
         return module(x)

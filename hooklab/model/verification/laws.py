@@ -16,7 +16,8 @@ from ...records import Activations
 from ...sites import ORDER
 from ..ports import Port
 from .difference import difference
-from .names import APART_LAW, BOTTLENECK, CAUSAL, EFFECT, ORDER_LAW, REACH_LAW
+from .inert import inert
+from .names import APART_LAW, BOTTLENECK, CAUSAL, EFFECT, INERT, ORDER_LAW, REACH_LAW
 from .passes import Ids, answer, look
 from .report import Check
 
@@ -58,18 +59,20 @@ def _change_laws(model: Model, ids: Ids, ports: list[Port], limit: float) -> lis
     acts = look(model, [list(ids)] * (len(ports) + 1), list(edits), edits=edits)
     output = answer(acts)
     checks: dict[str, list[tuple[float, float, float]]] = {}
+    silent: dict[str, list[Port]] = {}
     apart, gates, unreached = _related(ports, acts, at)
     for row, port in enumerate(ports):
         before = difference(output[row, :at], output[-1, :at])
         effect = float((output[row, at:].float() - output[-1, at:].float()).abs().max())
+        if effect == 0.0 and inert(model, acts, port, row):
+            silent.setdefault(port.site, []).append(port)
+            effect = float("nan")  # not tested
         earlier = [acts[p.address] for p in ports if p.layer == port.layer and ORDER[p.site] < ORDER[port.site]]
         disturbed = max((difference(value[row], value[-1]) for value in earlier), default=0.0)
         checks.setdefault(port.site, []).append((before, effect, disturbed))
     made = []
     for site, found in checks.items():
-        dead = min(effect for _, effect, _ in found) == 0.0
-        made.append(Check(EFFECT, (site,), float("inf") if dead else 0.0, 0.0,
-                          "writing has no effect" if dead else ""))
+        made.append(_effect(site, [effect for _, effect, _ in found], silent.get(site, [])))
         if model.facts.causal:
             made.append(Check(CAUSAL, (site,), max(b for b, _, _ in found), 5e-6 if limit < 1e-3 else limit))
         if site in apart:
@@ -78,6 +81,16 @@ def _change_laws(model: Model, ids: Ids, ports: list[Port], limit: float) -> lis
             made.append(Check(REACH_LAW, (site,), float("inf") if site in unreached else 0.0, 0.0))
         made.append(Check(ORDER_LAW, (site,), max(d for _, _, d in found), 5e-6 if limit < 1e-3 else limit))
     return made
+
+
+def _effect(site: str, effects: list[float], silent: list[Port]) -> Check:
+    """Whether every write to a site changed the output, but those that the weights make nothing of."""
+    if 0.0 in effects:
+        return Check(EFFECT, (site,), float("inf"), 0.0, "writing has no effect")
+    if len(silent) == len(effects):
+        return Check(EFFECT, (site,), None, 0.0, INERT)
+    layers = " ".join(str(port.layer) for port in silent)
+    return Check(EFFECT, (site,), 0.0, 0.0, f"L{layers} {INERT}" if silent else "")
 
 
 def _related(ports: list[Port], acts: Activations, at: int) -> tuple[dict[str, float], dict[str, float], set[str]]:

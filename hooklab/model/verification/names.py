@@ -16,3 +16,5 @@ HEAD = "the head reads the last stream and nothing else"
 LAWS = {EFFECT: "effect", CAUSAL: "earlier positions", ORDER_LAW: "earlier sites",
         APART_LAW: "unrelated sites", REACH_LAW: "reach", BOTTLENECK: "bottleneck"}
 """Write laws: name -> the word for it in the note of a site's row."""
+INERT = "not tested: these weights make it inert on these tokens"
+"""The note of a write whose effect the weights themselves say is none."""

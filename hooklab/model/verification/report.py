@@ -75,11 +75,10 @@ class Report:
             for c in self.checks if c.name not in LAWS and c.error is not None]
         for site in dict.fromkeys(c.sites[0] for c in self.checks if c.name in LAWS):
             laws = [c for c in self.checks if c.name in LAWS and c.sites == (site,)]
-            worst = max(laws, key=lambda c: (STATUSES.index(c.status), c.error))
-            note = " · ".join(f"{LAWS[c.name]} {'ok' if c.name == EFFECT and not c.note else f'{c.error:.0e}'}"
-                              for c in laws)
-            rows.append(("writes mean what they say", site, f"{worst.error:.1e}", worst.status, note))
-        return rows + [(c.name, " ".join(c.sites), "", c.status, c.note) for c in self.checks if c.error is None]
+            worst = max((c for c in laws if c.error is not None), key=lambda c: (STATUSES.index(c.status), c.error))
+            rows.append(("writes mean what they say", site, f"{worst.error:.1e}", worst.status, " · ".join(map(_law, laws))))
+        return rows + [(c.name, " ".join(c.sites), "", c.status, c.note) for c in self.checks
+                       if c.error is None and c.name not in LAWS]
 
     def __rich__(self) -> Any:
         from rich.table import Table
@@ -103,6 +102,13 @@ class Report:
         rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
         heads = "".join(f"<th>{name}</th>" for name in ("check", "sites", "largest error", "status", "note"))
         return f"<table><caption>{escape(self.title)}</caption><tr>{heads}</tr>{rows}</table>"
+
+
+def _law(check: Check) -> str:
+    """How a write law holds, in the note of a site's row."""
+    failed = check.status == "FAILED"
+    how = f"{check.error:.0e}" if failed or check.name != EFFECT else check.note or "ok"
+    return f"{LAWS[check.name]} {how}"
 
 
 def _plain(error: float | None) -> float | None:

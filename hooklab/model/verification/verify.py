@@ -4,8 +4,8 @@ First every site is measured (`sizes`): one that is not there, or has another si
 out of what follows. Then two kinds of checks on a dozen tokens, six forward passes in all. *Identities* relate what is
 read: the stream adds up, `pattern · v = z`, rows of attention sum to one. *Write laws* (`laws`) concern what is written:
 writing back what was read changes nothing, a change changes the output, never anything before its position, and clean
-values at every position of the stream give the clean output. A head that is not a language model's is checked by itself
-(`head`).
+values at every position of the stream give the clean output. Where the weights themselves make nothing of a change, that it
+has no effect is no failure and no test (`inert`). A head that is not a language model's is checked by itself (`head`).
 """
 
 from __future__ import annotations
