@@ -10,7 +10,7 @@ in one pass over the 13 tokens.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def generate(model: Model, prompt: Any, capture: str | Sequence[str] | None = CA
         `.as_dict()` is one row as a plain dictionary. What it wrote is the run `main`, or `hooked` under edits.
 
     Raises:
-        SweepError: steps that this generation cannot have, edits that are none, several texts with `chat`.
+        SweepError: steps that this generation cannot have, places and edits that are none, several texts with `chat`.
         SpecError: with everything wrong about places, edits and settings, before anything runs.
 
     Example:
@@ -97,7 +97,7 @@ def generate(model: Model, prompt: Any, capture: str | Sequence[str] | None = CA
         asking.lines[-1] += " chat=true"
     count = _whole("max_new_tokens", max_new_tokens)
     kept = _steps(steps, count)
-    places = [capture] if isinstance(capture, str) else list(capture or ())
+    places = [capture] if isinstance(capture, str) else list(_texts("capture", capture))
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "samples": samples, "stop": stop,
                 "stream": stream or None}
     inside = [f"save {place}{kept}" for place in places]
@@ -140,7 +140,7 @@ def log_probs(run: Run, name: str | None = None) -> tuple[np.ndarray, ...]:
 
 def _lines(edits: str | Sequence[str]) -> tuple[list[str], list[str]]:
     """What edits declare, and the lines that act."""
-    text = textwrap.dedent(edits) if isinstance(edits, str) else "\n".join(edits)
+    text = textwrap.dedent(edits) if isinstance(edits, str) else "\n".join(_texts("edits", edits))
     lines, problems = read(text)
     if problems:
         raise SpecError(problems, text)
@@ -149,6 +149,14 @@ def _lines(edits: str | Sequence[str]) -> tuple[list[str], list[str]]:
                          "arguments, or write all of it as a spec: model.run(text)")
     return ([printed(x) for x in lines if not isinstance(x, IN_A_RUN)],
             [f"    {printed(x)}" for x in lines if isinstance(x, IN_A_RUN)])
+
+
+def _texts(name: str, given: Any) -> Sequence[str]:
+    """Several texts, none for None. Raises SweepError for anything else."""
+    found = () if given is None else tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (0,)
+    if not all(isinstance(one, str) for one in found):
+        raise SweepError(f"{name}= is a text, or a list of texts, not {given!r}")
+    return found
 
 
 def _whole(name: str, value: Any) -> int:

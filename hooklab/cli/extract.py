@@ -43,11 +43,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="the folder; one that was begun is continued")
     parser.add_argument("--no-store", action="store_true", help="keep no activations, only what --reduce and --metric give")
     parser.add_argument("--reduce", metavar="WORDS",
-                        help="mean, variance, covariance, extent, max_k, mean_pattern: several with commas")
+                        help="several with commas of: mean, variance, covariance, extent, max_k, mean_pattern, "
+                             "variance_pattern")
     parser.add_argument("--metric", metavar="NAME", action="append", default=[],
                         help="a metric of the hook language for each example, e.g. entropy or 'gap = logit_diff'")
-    parser.add_argument("--answer", metavar="COLUMN", action="append", default=[],
-                        help="the column of the right answer; a second one is that of a wrong answer")
+    parser.add_argument("--answer", metavar="COLUMNS", action="append", default=[],
+                        help="the column of the right answer; behind a comma, or in a second --answer, that of a wrong one")
     parser.add_argument("--spec", metavar="FILE", type=Path, help="lines of the hook language that act during the passes")
     _add_source(parser)
     parser.add_argument("--batch-tokens", metavar="N", type=int, help="most tokens of a batch")
@@ -88,8 +89,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             found = extract(model, options.data, options.sites, options.out, progress=True, **chosen)
         except SpecError as error:
-            if options.spec is None:
-                raise
+            if options.spec is None:  # the lines are not the user's: what is wrong, without where
+                raise HooklabError("\n".join(f"{one.message}" + f": {one.hint}" * bool(one.hint)
+                                             for one in error.problems)) from error
             print("\n".join([f"hooklab: in {options.spec}:", *error.lines()]), file=sys.stderr)
             return 2
     if not isinstance(found, Extraction):
@@ -105,7 +107,8 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     given = {"at": options.at, "template": options.template, "text": options.text, "id": options.id, "metadata": metadata,
              "images": None if options.images is None else _words(options.images), "limit": options.limit,
              "truncate": options.truncate, "batch_tokens": options.batch_tokens, "dtype": options.store_as,
-             "max_ram": options.max_ram, "answer": tuple(options.answer) or None, "metrics": _metrics(options.metric),
+             "max_ram": options.max_ram, "answer": _words(",".join(options.answer)) or None,
+             "metrics": _metrics(options.metric),
              "reduce": None if options.reduce is None else _words(options.reduce), "spec": _spec(options.spec)}
     return {name: value for name, value in given.items() if value is not None} | {
         "chat": options.chat, "keep": False if options.no_store else None, "resume": not options.no_resume,

@@ -121,7 +121,8 @@ class Context:
         """The value of Python between braces."""
         if source not in self.values:
             raise self.fail("value", f"{{{source}}} has no value", where,
-                            f"give it: --set {source}=…, or model.run(spec, {source}=…)" if source.isidentifier()
+                            f'give it: values={{"{source}": …}}; on the command line --set {source}=…, where there is one'
+                            if source.isidentifier()
                             else "Python between braces is evaluated in a notebook only; give the value a name")
         return self.values[source]
 

@@ -29,6 +29,14 @@ def single_token(tokenizer: Any, text: str) -> int:
     return ids[0]
 
 
+def starts_a_text(tokenizer: Any, text: str, token: int) -> bool:
+    """Whether the token of a word is the one that starts a text: with a space before it the word is another token."""
+    if tokenizer is None or not text[:1].isalpha():
+        return False
+    ids = _ids(tokenizer, f" {text}")
+    return len(ids) == 1 and ids[0] != token and _known(tokenizer, ids[0], text)
+
+
 def _ids(tokenizer: Any, text: str) -> list[int]:
     return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]] if text else []
 

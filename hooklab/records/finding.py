@@ -101,8 +101,8 @@ def _is_model(word: str, model: tuple[str, str]) -> bool:
 def names_of(name: str) -> tuple[str, ...]:
     """What a model's name may be shortened to: its last part; of a folder `weights`, that of the folder above.
 
-    >>> names_of("openai-community/gpt2"), names_of("/opt/lab/weights")
-    (('openai-community/gpt2', 'gpt2'), ('/opt/lab/weights', 'weights', 'lab'))
+    >>> names_of("openai-community/gpt2"), names_of("/models/lab/weights")
+    (('openai-community/gpt2', 'gpt2'), ('/models/lab/weights', 'weights', 'lab'))
     """
     parts = name.replace("\\", "/").rstrip("/").split("/")
     return tuple(dict.fromkeys((name, parts[-1], *(parts[-2:-1] if parts[-1] == "weights" else ()))))

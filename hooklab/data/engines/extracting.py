@@ -24,6 +24,7 @@ from ..extraction.about import _differences as differences
 from ..extraction.job import Extraction, Job, Report, Told
 from ..extraction.reading import Skipped, Source, checked
 from ..extraction.state import States, digested, reduced
+from ..inputs import loaders
 from ..inputs.batching import WINDOW
 from ..inputs.rows import Row, rows
 from ..store.manifest import told
@@ -89,6 +90,9 @@ def _out(job: Job, model: Model, resume: bool) -> Path:
         raise RecordError("hooks that hang on the model do not travel to workers: give edits= or spec= instead")
     if hasattr(job.source.given, "__next__"):
         raise RecordError("what can be read only once cannot be shared among workers: give a list, a data set or a file")
+    if loaders.is_loader(job.source.given) and loaders.shuffled(job.source.given):
+        raise RecordError("a loader that shuffles gives each worker other examples: give one with shuffle=False, or the "
+                          "data set itself")
     if not resume and (job.out.exists() or folder_of(job.out).exists()):
         raise RecordError(f"{job.out} was begun: resume=True continues it, or choose another name")
     return job.out

@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RecordError, did_you_mean
+from ...model.unknown import told_once
+from ..extraction.functions import text_of
 from ..inputs.batching import MAX_TOKENS
+from ..inputs.transforms import checked as checked_transforms
+from ..inputs.transforms import name_of
 from ..tasks.answers import extractor
 from ..tasks.graders import GRADERS, grader
 from ..tasks.tasks import TASKS, Question, Source, load_task
@@ -40,7 +44,7 @@ def evaluate(model: Model | None, questions: str | Iterable[Question], path: Sou
              stop: str | Sequence[str] = (), choices_as: ChoiceTexts = None, normalise: str | None = None,
              extract: Any = None, grade: Any = None, reply: Callable[[Any], str] | None = None,
              capture: str | Sequence[str] | None = None, capture_at: str = "all", out: str | Path | None = None,
-             resume: bool = True, limit: int | None = None,
+             resume: bool = True, limit: int | None = None, transforms: Any = None,
              batch_size: int | None = None, max_tokens: int = MAX_TOKENS, progress: Progress | None = None,
              **unknown: Any) -> Evaluation:
     """Ask a model questions, and grade what it replies, as it is and in every cell of a grid of edits.
@@ -84,6 +88,7 @@ def evaluate(model: Model | None, questions: str | Iterable[Question], path: Sou
         out: A folder for rows, and for activations; nothing there is ever written over.
         resume: Go on where a run into this folder ended, if it asked the same. Otherwise a folder that is there is an error.
         limit: How many questions at most.
+        transforms: Functions of a picture, in the order in which they act, before the processor sees it; see `extract`.
         batch_size: Most questions of a batch.
         max_tokens: Most tokens of a batch.
         progress: Called with (done, total, what).
@@ -129,15 +134,19 @@ def evaluate(model: Model | None, questions: str | Iterable[Question], path: Sou
     sums = picture_sums(some) if any(one.images for one in some) else []
     if sums:
         same["pictures"] = digest(sums)
+    done = checked_transforms(transforms)
+    if done:
+        same["transforms"] = [f"{name_of(one)} {text_of(one)}" for one in done]
     job = Job(some, cells, extractor(extract), None if how == "choices" and grade is None else grader(grade or own), prompt,
-              chat, choices_as, progress, sums)
+              chat, choices_as, progress, sums, done)
     if reply is not None:
         batches = job.called(reply)
     else:
         assert model is not None
         runner = Runner(model, cells, how, max_new_tokens, temperature, among, seed, stops, normalise, places, capture_at)
         batches = job.run(runner, max_tokens, batch_size)
-    return filled(job, batches, same, _about(model, job), places, out, resume=resume)
+    with told_once():
+        return filled(job, batches, same, _about(model, job), places, out, resume=resume)
 
 
 # What was asked ------------------------------------------------------------------------------------------------------

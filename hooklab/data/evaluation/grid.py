@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -209,6 +209,9 @@ def _labelled(name: str, some: Any) -> dict[Any, Any]:
     if isinstance(some, Mapping):
         found = dict(some)
     else:
+        if not isinstance(some, Iterable):
+            raise RecordError(f"grid={{{name!r}: {some!r}}}: it takes a list of values, of one too, [{some!r}]; or label -> "
+                              "value")
         values = list(some) if not isinstance(some, str) else [some]
         found = {value if isinstance(value, str | int | float | bool) else i: value for i, value in enumerate(values)}
         if len(found) < len(values):

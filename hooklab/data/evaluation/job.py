@@ -11,18 +11,19 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RecordError
+from ..inputs.transforms import Transform
 from ..tasks.answers import Extractor
 from ..tasks.graders import Grade, Grader
 from ..tasks.tasks import Question
 from .asking import asking
 from .folder import STORE, Folder, Row, digest, row_of, told
 from .grid import Cell, Grid
-from .pictures import unchanged
+from .pictures import transformed, unchanged
 from .prompts import Asked, ChoiceTexts, Template, asked, checked, said, with_choices
 from .record import Evaluation, loaded
 from .running import Replied, Runner
@@ -47,6 +48,7 @@ class Job:
         prompt, chat, choices_as: How a question is put.
         progress: Told of every batch.
         sums: For each question what its pictures show; empty where there are none.
+        transforms: What is done to pictures before the processor sees them.
         done: (question, cell) of the rows that are there.
     """
 
@@ -59,6 +61,7 @@ class Job:
     choices_as: ChoiceTexts
     progress: Progress | None
     sums: Sequence[Sequence[str]] = ()
+    transforms: tuple[Transform, ...] = ()
     done: set[tuple[int, int]] = field(default_factory=set)
 
     def told(self) -> None:
@@ -106,12 +109,14 @@ class Job:
 
     def _asked(self, runner: Runner, number: int, what: Any) -> Asked:
         question = self.some[number]
+        shown = transformed(question, what, self.transforms) if question.images else question
         if runner.how == "choices":
-            found = with_choices(runner.model, number, question, what, self.choices_as)
+            found = with_choices(runner.model, number, shown, what, self.choices_as)
         else:
-            found = asked(runner.model, number, question, what, runner.count)
+            found = asked(runner.model, number, shown, what, runner.count)
         if question.images:
             unchanged(question, self.sums[number])
+            found = replace(found, question=question)  # graders get the pictures that were given
         if self.cells.from_end and not found.single:
             raise RecordError(f"@{self.cells.from_end} would be counted from the end of each choice: question "
                               f"{question.id!r} has choices of several tokens. Name positions of the prompt: @prompt, "

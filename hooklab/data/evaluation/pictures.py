@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from ...errors import HooklabError, PromptError, RecordError
 from ...model.inputs import PER_TOKEN, Prompt
 from ...tokens import Tokens
 from ..inputs.batching import _together, held_by, shape_of
-from ..inputs.pictures import _token, _words, read_with_images
+from ..inputs.pictures import _token, _words, opened_with, read_with_images, untransformed
 from ..inputs.sources import IMAGE, Example
+from ..inputs.transforms import Transform
 from ..tasks.tasks import Question
 from .identity import identity
 
@@ -56,6 +57,18 @@ def seen(model: Model, question: Question, prompt: Any) -> Seen:
         return Seen(read.tokens.text[0], ids, shape, open=False, read=read)
     text = _placed(model, question, prompt).replace(IMAGE, _token(model.reader.processor) or IMAGE)
     return Seen(text, ids, shape, open=model.reader._encode([text]).ids[0][-1] == ids[-1], read=read)
+
+
+def transformed(question: Question, prompt: Any, transforms: Sequence[Transform]) -> Question:
+    """The question with what transforms make of its pictures. Raises PromptError that names the question."""
+    if not transforms:
+        return question
+    try:
+        if not isinstance(prompt, str):
+            untransformed(Example(question.id, messages=tuple(prompt)))
+        return replace(question, images=opened_with(question.images, transforms))
+    except HooklabError as error:
+        raise PromptError(f"question {question.id!r}: {error}") from None
 
 
 def held(read: Prompt | None) -> int:

@@ -19,23 +19,27 @@ from .reading import checked
 if TYPE_CHECKING:
     from ...model.model import Model
 
-WORDS = ("mean", "variance", "covariance", "extent", "max_k", "mean_pattern")
+WORDS = ("mean", "variance", "covariance", "extent", "max_k", "mean_pattern", "variance_pattern")
 """Reducers that can be asked for by a word."""
-ENTIRE = ("max_k", "mean_pattern")
+ENTIRE = ("max_k", "mean_pattern", "variance_pattern")
 """Reducers that are given all positions."""
 
 
 class Wanted:
     """Which values are wanted, and what for."""
 
-    def __init__(self, model: Model, sites: str | Iterable[str] | None, reduce: Any, keep: Any, dtype: Any) -> None:
-        given = [] if sites is None else [sites] if isinstance(sites, str) else list(sites)
-        self.sites = places(model, given)
-        self.keep = bool(keep) and bool(self.sites)
+    def __init__(self, model: Model, sites: str | Iterable[str] | None, reduce: Any, keep: Any, dtype: Any,
+                 strongest: Mapping[str, int] | None = None) -> None:
+        given = places(model, [] if sites is None else [sites] if isinstance(sites, str) else list(sites))
+        self.sparse = _sparse(model, strongest)
+        self.sites = [place for place in given if place not in self.sparse]
+        self.keep = bool(keep) and bool(self.sites or self.sparse)
+        if self.sparse and not self.keep:
+            raise RecordError("strongest= says how patterns are stored: say where, out=…")
         self.dtype = None if dtype is None else name_of(dtype)
-        self.reducers = _reducers(model, reduce, self.sites)
-        own = places(model, [one.site for one in self.reducers.values()])
-        wanted = {*(self.sites if self.keep else ()), *own}
+        self.reducers = _reducers(model, reduce, given)
+        own = places(model, [site for one in self.reducers.values() for site in (one.site, *one.further)])
+        wanted = {*((*self.sites, *self.sparse) if self.keep else ()), *own}
         self.wanted = sorted(wanted, key=lambda place: place.order)
         self.entire = frozenset(name for name, one in self.reducers.items() if one.at is not None or one.kind in ENTIRE)
         self.sizes = {place: _sizes(model, place) for place in self.wanted}
@@ -44,8 +48,25 @@ class Wanted:
         """What is wanted at all positions."""
         if at is None:
             return frozenset(self.wanted)
-        some = {self.reducers[name].site for name in self.entire}
+        some = {site for name in self.entire for site in (self.reducers[name].site, *self.reducers[name].further)}
         return frozenset(place for place in self.wanted if str(place) in some)
+
+
+def _sparse(model: Model, given: Mapping[str, int] | None) -> dict[Place, int]:
+    """Pattern -> how many keys of each query are stored."""
+    found: dict[Place, int] = {}
+    if not isinstance(given, Mapping | None):
+        raise RecordError(f'strongest={given!r}: it is {{address: how many}}, such as {{"L*.pattern": 8}}')
+    for address, k in (given or {}).items():
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise RecordError(f"strongest={{{address!r}: {k!r}}}: how many keys of each query is a whole number from 1")
+        for place in places(model, [address]):
+            if place.site != "pattern":
+                raise RecordError(f"strongest= is for patterns, and {place} is none")
+            if place in found:
+                raise RecordError(f"strongest= names {place} twice")
+            found[place] = k
+    return found
 
 
 def metrics_of(given: Any) -> dict[str, Any]:
@@ -77,8 +98,10 @@ def _reducers(model: Model, given: Any, sites: Sequence[Place]) -> dict[str, Red
             if len(place) != 1:
                 raise RecordError(f"a reducer has one site, and {one.site} is {len(place)}")
             made = type(one)(str(place[0]), **{key: value for key, value in one.options().items() if value is not None})
-            _put(found, name or f"{one.kind} {place[0]}", made)
+            _put(found, name or f"{one.kind} {place[0]}", made.of(model))
             continue
+        if name is not None and not isinstance(one, Iterable):
+            raise RecordError(f"reduce={{{name!r}: {one!r}}}: it is a reducer, or the address of what is reduced")
         word, over = (one, sites) if name is None else (name, places(model, [one] if isinstance(one, str) else list(one)))
         if word not in WORDS:
             raise RecordError(f"there is no reducer {word!r} by its name alone.{did_you_mean(str(word), WORDS)} There are "

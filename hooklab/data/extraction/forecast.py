@@ -20,6 +20,7 @@ from ..store.estimates import estimate
 from ..store.layout import Layout
 from .reading import Chunk, Skipped
 from .state import dumped
+from .touching import Touched, in_words, opened_in_words
 
 
 class _Counted(NamedTuple):
@@ -40,11 +41,15 @@ class Forecast(DryRun):
         seconds: How long the passes will run, from one that was timed; None where none was.
         skipped: Examples that will be left out.
         stored: Whether anything goes to the disk; `bytes` is 0 otherwise.
+        modules: Names of the modules that are looked at or changed, as `model.hf.get_submodule` takes them; "" is the model.
+        opened: Layers whose attention is computed in the open, and not as the model has it.
     """
 
     seconds: float | None = None
     skipped: tuple[Skipped, ...] = ()
     stored: bool = True
+    modules: tuple[str, ...] = ()
+    opened: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         lines = super().__repr__().splitlines()
@@ -52,6 +57,7 @@ class Forecast(DryRun):
         if not self.stored:
             lines = [f"Forecast: {self.passes} passes · {self.examples} examples · {self.tokens} tokens, {self.padded} "
                      "padded", "  nothing goes to the disk"]
+        lines += [f"  modules: {in_words(self.modules)}", f"  attention: {opened_in_words(self.opened)}"]
         if self.seconds is not None:
             lines.append(f"  about {lasting(self.seconds)}, as one timed pass has it")
         if self.skipped:
@@ -61,12 +67,14 @@ class Forecast(DryRun):
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         told = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**told, "skipped": [{"example": one.example, "why": one.why} for one in self.skipped]}
+        return {**told, "skipped": [{"example": one.example, "why": one.why} for one in self.skipped],
+                "modules": list(self.modules), "opened": list(self.opened)}
 
 
 def forecast(chunks: Iterable[Chunk], skipped: Sequence[Skipped], *, wanted: Mapping[Place, Layout], whole: frozenset[Place],
              stored: Mapping[str, Layout], reducers: Mapping[str, Reducer], item: torch.dtype, dtype: Any, shard_bytes: int,
-             about: Mapping[str, Any], on_disk: bool, timed: Callable[[Chunk], Any] | None) -> Forecast:
+             about: Mapping[str, Any], on_disk: bool, timed: Callable[[Chunk], Any] | None,
+             touched: Callable[[Chunk], Touched]) -> Forecast:
     """Count what the chunks of an extraction will take.
 
     Args:
@@ -82,6 +90,7 @@ def forecast(chunks: Iterable[Chunk], skipped: Sequence[Skipped], *, wanted: Map
         about: As for the writer.
         on_disk: Whether there is a store.
         timed: Runs a chunk, to see how long it takes.
+        touched: Says of the first chunk what it touches of the model.
 
     Raises:
         PromptError: there are no examples.
@@ -91,7 +100,9 @@ def forecast(chunks: Iterable[Chunk], skipped: Sequence[Skipped], *, wanted: Map
     peaks: dict[str, int] = {}
     peak = 0
     middle: Chunk | None = None
+    parts = Touched((), ())
     for chunk in chunks:
+        parts = parts if seen else touched(chunk)
         items += [_Counted(i.number, i.example.id, i.length, i.rows, i.example.metadata) for i in chunk.items]
         seen.append((len(chunk.items), chunk.padded))
         one = _Pass(tuple(i.number for i in chunk.items), chunk.tokens.lengths, tuple(i.rows for i in chunk.items), None)
@@ -111,7 +122,7 @@ def forecast(chunks: Iterable[Chunk], skipped: Sequence[Skipped], *, wanted: Map
     padded = sum(tokens for _, tokens in seen)
     return Forecast(size, len(seen), peak, found.sites, peaks, found.examples, found.tokens, padded,
                     found.shards if on_disk else 0, found.memory if on_disk else 0, _seconds(timed, middle, padded),
-                    tuple(skipped), on_disk)
+                    tuple(skipped), on_disk, parts.modules, parts.opened)
 
 
 def _held(reducers: Mapping[str, Reducer], wanted: Mapping[Place, Layout]) -> int:

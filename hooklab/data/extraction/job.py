@@ -20,17 +20,22 @@ from ...errors import PromptError, RecordError
 from ...progress import Progress, in_terminal
 from ...sites import SITES
 from ..inputs.batching import WINDOW
+from ..inputs.transforms import Transform, name_of
 from ..reducers.reducing import Reducer
 from ..store import manifest as files
+from ..store import sparse
+from ..store.layout import layouts
+from ..store.manifest import Manifest
 from ..store.store import Store
 from ..store.writer import SHARD_BYTES, Writer
-from .about import about, described, known, named, unchanged
+from .about import about, described, known, named, unchanged, valued
 from .asked import Wanted
 from .forecast import Forecast, forecast, layout_of
 from .passes import Lines, Passes, item_cost
 from .reading import Chunk, Item, Items, Skipped, Source, chunks, windows
 from .state import States, compared, digested
 from .taking import GROUP, Fate, Taking, stored
+from .touching import touched
 
 if TYPE_CHECKING:
     from ...model.model import Model
@@ -109,7 +114,8 @@ class Job:
     def __init__(self, model: Model, source: Source, out: Any, values: Wanted, lines_: Lines | None, *, at: Any,
                  edits: dict[str, Any], columns: tuple[str, ...], functions: dict[str, str], truncate: str | None,
                  batch_tokens: int, batch_size: int | None, shard_bytes: int | None, max_ram: int | None,
-                 skip: bool) -> None:
+                 skip: bool, transforms: tuple[Transform, ...] = ()) -> None:
+        self.transforms = transforms
         self.model, self.source, self.values, self.at, self.columns, self.skip = model, source, values, at, columns, skip
         self.out = None if out is None else Path(out).expanduser().absolute()
         self.truncate, self.batch_tokens, self.batch_size = truncate, batch_tokens, batch_size
@@ -123,24 +129,28 @@ class Job:
         if values.keep and self.out is None:
             raise RecordError("activations are kept in a folder: say where, out=…; or keep=False")
         kept = stored([(str(place), SITES[place.site].axes[1:]) for place in values.sites], measured, values.keep,
-                      values.dtype)
+                      values.dtype, map(str, values.sparse))
         row = sum(8 for _ in measured) or 4
         self.shard_bytes = shard_bytes or (min(SHARD_BYTES, max(1 << 16, (max_ram or HOLD * 4) // 8)) if values.keep
                                            else COMMIT * row)
         self.hold = HOLD if max_ram is None else max(1, (max_ram - 2 * self.shard_bytes) // 3)
         self.fate = Fate(kept, values.reducers, values.entire, frozenset(map(str, self.whole)) if at is not None
-                         else frozenset(), measured, self.shard_bytes, min(GROUP, self.hold))
+                         else frozenset(), measured, self.shard_bytes, min(GROUP, self.hold),
+                         {str(place): k for place, k in values.sparse.items()})
         self.known = known(source.given, source.options["limit"])
         told = {"source": self.known.told, **source.options, "at": None if at is None else str(at), "truncate": truncate,
                 "answer": columns, "batch_tokens": batch_tokens, "batch_size": batch_size, "hold": self.hold,
                 "edits": named(edits),
                 "metrics": functions, "reduce": described(values.reducers), "skip": skip, "keep": values.keep}
+        told |= {"strongest": dict(self.fate.strongest)} if values.sparse else {}
+        told |= {"values": valued(lines_.given)} if lines_ is not None and lines_.given else {}
+        told |= {"transforms": [name_of(one) for one in transforms]} if transforms else {}
         self.about = about(model, "" if lines_ is None else lines_.own, told)
 
     def items(self) -> Items:
         """The examples, read anew."""
         return Items(self.model, self.source, at=self.at, answer=self.columns, batch_tokens=self.batch_tokens,
-                     truncate=self.truncate, skip=self.skip)
+                     truncate=self.truncate, skip=self.skip, transforms=self.transforms)
 
     def windows(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items that are looked at together."""
@@ -159,12 +169,14 @@ class Job:
         items = self.items()
         made = (chunk for window in self.windows(items) for chunk in self.chunks(window))
         wanted = {place: layout_of(place, self.values.sizes[place]) for place in self.values.wanted}
-        by_name = {str(place): layout for place, layout in wanted.items()}
-        kept = {site: replace(layout, sizes=by_name[site].sizes if site in by_name else ())
-                for site, layout in self.fate.stored.items()}
+        sizes = {str(place): layout.sizes for place, layout in wanted.items()}
+        for place, k in self.values.sparse.items():
+            sizes |= dict.fromkeys(sparse.names(str(place)), (None, self.values.sizes[place][0], k))
+        kept = {site: replace(layout, sizes=sizes.get(site, ())) for site, layout in self.fate.stored.items()}
         return forecast(made, items.skipped, wanted=wanted, whole=self.whole, stored=kept, reducers=self.values.reducers,
                         item=next(self.model.hf.parameters()).dtype, dtype=self.values.dtype, shard_bytes=self.shard_bytes,
-                        about=self.about, on_disk=self.out is not None, timed=self.passes if timed else None)
+                        about=self.about, on_disk=self.out is not None, timed=self.passes if timed else None,
+                        touched=lambda chunk: touched(self.model, self.passes, chunk))
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -174,7 +186,7 @@ class Job:
         if self.out is not None:
             if files.there(self.out) and not resume:
                 raise RecordError(f"{self.out} exists: resume=True continues it, or choose another name")
-            unchanged(self.out, self.about)
+            unchanged(self.out, Manifest(layouts(self.fate.stored), files.told(self.about), self.shard_bytes))
         items = self.items()
         made = self.windows(items)
         first = next(made, None)

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,9 +25,9 @@ from ...compiler.plan.measures import looks_back
 from ...compiler.plan.runs import RunPlan
 from ...compiler.schedule import schedule
 from ...compiler.statements import EDITS
-from ...errors import RecordError
+from ...errors import RecordError, did_you_mean
 from ...metrics import AtLast
-from ...problems import SpecError
+from ...problems import Problem, SpecError
 from ...runtime.execute import compile_for
 from ...runtime.measure import measure, references
 from ...runtime.passes import _callback, forward, tasks_of, unembeds_less
@@ -35,8 +35,10 @@ from ...runtime.store import Block, Store
 from ...runtime.trace import Edit, _edit, _part, _port, _Stop, _writer, places, run
 from ...sites import SITES
 from ...spec.ast import Metric, Seed, Spec
+from ...spec.holes import holes
 from ...spec.parser import parse
 from ...spec.printer import to_text
+from ...spec.verbs import METRICS
 from ..evaluation.grid import _depends as depends
 from ..store.layout import RAGGED
 from .reading import TOKEN, TOKENS, Chunk, Item
@@ -59,6 +61,7 @@ class Lines:
         answers: How many answers each example has: none, the right one, or a wrong one as well.
         above: Lines that stand above the user's.
         apart: Whether examples must run one by one: a line draws, or what it does depends on the examples beside.
+        given: What the user gave for braces.
     """
 
     spec: Spec
@@ -68,6 +71,7 @@ class Lines:
     answers: int
     above: int
     apart: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def spec_of(self, chunk: Chunk) -> Spec:
         """The lines for a batch; where examples run alone, with a seed that follows from the user's and the example's id."""
@@ -99,12 +103,13 @@ def lines(spec: Any, metrics: Mapping[str, Any], answers: int, values: Mapping[s
 
     Raises:
         SpecError: a line cannot be read.
-        RecordError: it is one that has no place here.
+        RecordError: it is one that has no place here, or a value is for no name in braces.
     """
     own = "" if spec is None else spec if isinstance(spec, str) else to_text(spec)
-    if not own.strip() and not metrics:
-        return None
     given = dict(values or {})
+    if not own.strip() and not metrics:
+        _needed((), given)
+        return None
     if taken := [name for name in (PROMPT, "answers", "others") if name in given]:
         raise RecordError(f"{taken[0]!r} stands for something here already: give the value another name")
     said = [f"prompt {PROMPT} = {{{PROMPT}}}"]
@@ -116,6 +121,7 @@ def lines(spec: Any, metrics: Mapping[str, Any], answers: int, values: Mapping[s
             metric = f"{{_metric_{number}}}"
         said.append(f"metric {name}" if metric == name else f"metric {name} = {metric}")
     whole = _placed(len(said), parse, "\n".join([*said, own]))
+    _needed([name.strip() for name in holes(whole)], values or {})
     body = [inner for one in whole.body for inner in (one, *getattr(one, "body", ()))]
     if odd := [one.verb for one in body if one.verb not in ALLOWED]:
         raise RecordError(f"a {odd[0]!r} line has no place in an extraction, whose passes go by: lines that change a pass, "
@@ -124,7 +130,13 @@ def lines(spec: Any, metrics: Mapping[str, Any], answers: int, values: Mapping[s
     for one in whole.body:
         names += (metric_name(one, names),) if isinstance(one, Metric) else ()
     printed = to_text(Spec(whole.body[len(said):])) if own.strip() else ""
-    return Lines(whole, given, printed, names, answers, len(said), any(map(depends, body)))
+    return Lines(whole, given, printed, names, answers, len(said), any(map(depends, body)), dict(values or {}))
+
+
+def _needed(names: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Raises RecordError for a value that no line asks for: a name that is misspelt would be passed over."""
+    if unused := sorted(set(map(str.strip, values)) - set(names)):
+        raise RecordError(f"values= has {unused[0]!r}, which no line has in braces.{did_you_mean(unused[0], names)}")
 
 
 def _placed(above: int, make: Callable[..., Any], *given: Any) -> Any:
@@ -133,7 +145,14 @@ def _placed(above: int, make: Callable[..., Any], *given: Any) -> Any:
         return make(*given)
     except SpecError as error:
         own = all(problem.line > above or not problem.line for problem in error.problems)
-        raise (error.shifted(-above) if own else error) from None
+        raise (error.shifted(-above) if own else SpecError(map(_of_columns, error.problems), error.text)) from None
+
+
+def _of_columns(problem: Problem) -> Problem:
+    """A problem of lines that the user did not write: answers are columns here."""
+    lacking = problem.message.startswith(tuple(METRICS)) and "answer" in problem.message
+    return replace(problem, hint='name the columns of answers: answer=["right", "wrong"]; on the command line --answer '
+                                 "right,wrong") if lacking else problem
 
 
 class Passes:

@@ -6,18 +6,21 @@ windows of them that fit into memory; and `Chunk`s, one forward pass each. The s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ...errors import HooklabError, PromptError, RecordError
+from ...errors import HooklabError, HooklabWarning, PromptError, RecordError, TokenError
 from ...model.inputs import Prompt
+from ...model.vocabulary import single_token, starts_a_text
 from ...positions.pieces import half
 from ...tokens import Tokens
 from ..inputs.batching import HELD, TOGETHER, _Read, _Reading, _together, plan
 from ..inputs.rows import Row, base, is_folder, rows
 from ..inputs.sources import Example, _Maker, _names, _parsed, examples
+from ..inputs.transforms import Transform
 from ..reducers.reducing import positions_of
 
 if TYPE_CHECKING:
@@ -111,13 +114,15 @@ class Items:
         batch_tokens: The longest example.
         truncate: The side on which what is too long is cut.
         skip: Leave out examples that fail; otherwise the first one is an error.
+        transforms: What is done to pictures.
     """
 
     def __init__(self, model: Model, source: Source, *, at: Any, answer: Sequence[str], batch_tokens: int,
-                 truncate: str | None, skip: bool) -> None:
+                 truncate: str | None, skip: bool, transforms: tuple[Transform, ...] = ()) -> None:
         self.model, self.at, self.answer, self.skip = model, at, tuple(answer), skip
         self.skipped: list[Skipped] = []
-        self.read = _Reading(model, batch_tokens, truncate)
+        self.bare = set[str]()  # columns of answers that were warned of
+        self.read = _Reading(model, batch_tokens, truncate, transforms)
         self.rows, self.maker = source.maker()
 
     def __iter__(self) -> Iterator[Item]:
@@ -172,20 +177,27 @@ class Items:
         return Item(number, example, read.prompt, read.cut, positions, answers)
 
     def _answer(self, example: Example, column: str) -> int:
-        """The token id of an answer."""
-        value = example.metadata.get(column)
-        if isinstance(value, int) and not isinstance(value, bool):
+        """The token id of an answer. Raises PromptError for what is none."""
+        value, tokenizer = example.metadata.get(column), self.model.tokenizer
+        where = f"Example {example.id!r}: its {column!r}"
+        if tokenizer is None and isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < self.model.facts.d_vocab:
+                raise PromptError(f"{where} is {value}, and there are {self.model.facts.d_vocab} tokens, counted from 0")
             return value
-        if not isinstance(value, str) or self.model.tokenizer is None:
-            raise PromptError(f"Example {example.id!r}: its {column!r} is {value!r}; an answer is text that is one token, "
-                              "or a token id")
+        if not isinstance(value, str) or tokenizer is None:
+            raise PromptError(f"{where} is {value!r}; an answer is text that is one token"
+                              + (", or the id of a token, as this model has no tokenizer" if tokenizer is None else ""))
         if bad := half(value):
-            raise PromptError(f"Example {example.id!r}: its {column!r} is no valid text: it holds half a character, {bad!r}")
-        ids = self.model.tokenizer(value, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise PromptError(f"Example {example.id!r}: its {column!r} {value!r} has {len(ids)} tokens, and an answer has "
-                              "one")
-        return int(ids[0])
+            raise PromptError(f"{where} is no valid text: it holds half a character, {bad!r}")
+        try:
+            token = single_token(tokenizer, value)
+        except TokenError as error:
+            raise PromptError(f"{where}: {error}") from None
+        if column not in self.bare and starts_a_text(tokenizer, value, token):
+            self.bare.add(column)
+            warnings.warn(f"{where} is {value!r}, the token that starts a text; inside a text the word is {' ' + value!r}, "
+                          "with a space before it. Others in this column may be so too.", HooklabWarning, stacklevel=2)
+        return token
 
 
 def windows(items: Iterable[Item], *, window: int, hold: int, cost: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -7,8 +7,9 @@ shard that it belongs to, so that both are there or neither counts.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from ...errors import RecordError
 from ...model.inputs import merge
 from ..reducers.reducing import Reducer
+from ..store import sparse
 from ..store.layout import DTYPES, Layout
 from ..store.writer import Writer
 from .reading import TOKEN, TOKENS, Item
@@ -35,6 +37,7 @@ class Fate:
         entire: Names of reducers that are given all positions.
         whole: Addresses that come with all positions although some of them are kept.
         metrics: Names of what is measured.
+        strongest: Address -> how many keys of each query are stored of it; two of the layouts stand for such a pattern.
         shard_bytes: A shard is committed as soon as its values are as large.
         group: Bytes of values that reducers are given at once.
     """
@@ -46,6 +49,7 @@ class Fate:
     metrics: tuple[str, ...]
     shard_bytes: int
     group: int = GROUP
+    strongest: Mapping[str, int] = field(default_factory=dict)
 
 
 class Taking:
@@ -83,7 +87,9 @@ class Taking:
                 self.metrics[name].append(metrics[name])
             self.done += 1
             return
-        kept = {site: self._stored(site, layout, item, values, metrics) for site, layout in self.fate.stored.items()}
+        kept = self._patterns(item, values)
+        kept |= {site: self._stored(site, layout, item, values, metrics) for site, layout in self.fate.stored.items()
+                 if site not in kept}
         self._bytes += sum(value.numel() * _itemsize(self.fate.stored[site], value) for site, value in kept.items())
         full = self._bytes >= self.fate.shard_bytes
         if full:
@@ -124,8 +130,19 @@ class Taking:
             values = [own[reducer.site] if name in self.fate.entire else self._kept(reducer.site, item, own[reducer.site],
                                                                                  reducer.pos)
                       for item, own in self._pending]
-            reducer.update(values, tokens, ids)
+            more: dict[str, Any] = {}
+            if reducer.further:
+                more["further"] = {site: [own[site] for _, own in self._pending] for site in reducer.further}
+            reducer.update(values, tokens, ids, **more)
         self._pending, self._held = [], 0
+
+    def _patterns(self, item: Item, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Patterns of which the strongest keys are stored: numbers and keys."""
+        found: dict[str, Tensor] = {}
+        for site, k in self.fate.strongest.items():
+            both = sparse.strongest(self._kept(site, item, values[site], sparse.QUERIES), k)
+            found |= zip(sparse.names(site), both, strict=True)
+        return found
 
     def _stored(self, site: str, layout: Layout, item: Item, values: Mapping[str, Tensor],
                 metrics: Mapping[str, float]) -> Tensor:
@@ -147,9 +164,11 @@ LENGTH = "length"
 
 
 def stored(sites: Sequence[tuple[str, tuple[str, ...]]], metrics: Sequence[str], keep: bool,
-           dtype: str | None) -> dict[str, Layout]:
+           dtype: str | None, strongest: Iterable[str] = ()) -> dict[str, Layout]:
     """The layouts of what is stored. Raises RecordError where a metric is called as a site is."""
     found = {site: Layout(axes, None, dtype) for site, axes in sites} if keep else {}
+    for values, keys in map(sparse.names, strongest):
+        found |= {values: Layout(sparse.AXES, None, dtype), keys: Layout(sparse.AXES, None, "int32")}
     if twice := [name for name in metrics if name in found]:
         raise RecordError(f"the metric {twice[0]!r} has the name of a site: call it otherwise")
     found |= {name: Layout((), (), "float64") for name in metrics}

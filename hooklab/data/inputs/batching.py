@@ -20,9 +20,11 @@ import torch
 from ...errors import HooklabError, PromptError
 from ...model.inputs import PER_TOKEN, Prompt, merge
 from ...tokens import Tokens, Turn
-from .pictures import read_with_images
+from .pictures import read_with_images, untransformed
 from .sources import Example
 from .sources import examples as made
+from .transforms import Transform
+from .transforms import checked as checked_transforms
 
 if TYPE_CHECKING:
     from ...model.model import Model
@@ -82,7 +84,7 @@ class Batch:
 
 
 def batches(source: Any, model: Model, *, max_tokens: int = MAX_TOKENS, size: int | None = None, window: int = WINDOW,
-            truncate: str | None = None) -> Iterator[Batch]:
+            truncate: str | None = None, transforms: Any = None) -> Iterator[Batch]:
     """Batches of examples, the same ones whenever they are made of the same examples.
 
     To go on after a crash, make all again and pass over those whose examples are all there: the rest runs as it would have.
@@ -99,6 +101,7 @@ def batches(source: Any, model: Model, *, max_tokens: int = MAX_TOKENS, size: in
         size: The most examples of a batch.
         window: How many examples are looked at together; fewer where their images fill 256 MB.
         truncate: "left" or "right" cuts what is too long on that side, a token for the beginning of the text excepted.
+        transforms: Functions of a picture, in the order in which they act, before the processor sees it; see `transforms`.
 
     Raises:
         PromptError: an option is wrong. While they are being made: an example that is too long, or cannot be tokenized, by
@@ -109,7 +112,8 @@ def batches(source: Any, model: Model, *, max_tokens: int = MAX_TOKENS, size: in
             raise PromptError(f"{name}={value!r}: it is a whole number from 1")
     if truncate not in (None, "left", "right"):
         raise PromptError(f'truncate={truncate!r}: what is too long is cut on the "left" or on the "right", or is an error')
-    return _batches(iter(made(source)), _Reading(model, max_tokens, truncate), max_tokens, size, window)
+    reading = _Reading(model, max_tokens, truncate, checked_transforms(transforms))
+    return _batches(iter(made(source)), reading, max_tokens, size, window)
 
 
 def plan(lengths: Sequence[int], *, max_tokens: int = MAX_TOKENS, size: int | None = None) -> list[list[int]]:
@@ -198,6 +202,7 @@ class _Reading:
     model: Model
     max_tokens: int
     truncate: str | None
+    transforms: tuple[Transform, ...] = ()
 
     def several(self, some: Sequence[Example]) -> list[Prompt | None]:
         """Prompts of the examples that are mere text, or ids, each kind in one go.
@@ -229,7 +234,9 @@ class _Reading:
     def _one(self, example: Example) -> tuple[Prompt, int]:
         """The prompt of one example, and how many tokens were cut from it."""
         reader, cut = self.model.reader, 0
-        prompt = read_with_images(reader, example) if example.images else None
+        if self.transforms:
+            untransformed(example)
+        prompt = read_with_images(reader, example, self.transforms) if example.images else None
         found = reader._tokens(example.prompt) if prompt is None else prompt.tokens
         assert found is not None
         limit, why = self._limit()

@@ -6,28 +6,30 @@ In: an example with images. Out: a `Prompt`, made by the model's own processor.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import PromptError
 from ...positions.images import elsewhere
 from .sources import IMAGE, Example
+from .transforms import Transform, inline, transformed
 
 if TYPE_CHECKING:
     from ...model.inputs import Prompt, Reader
 
 
-def read_with_images(reader: Reader, example: Example) -> Prompt:
-    """An example with images, as the model's processor reads it.
+def read_with_images(reader: Reader, example: Example, transforms: Sequence[Transform] = ()) -> Prompt:
+    """An example with images, as the model's processor reads it, after what `transforms` make of each.
 
     Raises:
-        PromptError: the model has no processor, the text does not say where the images stand, or one cannot be opened.
+        PromptError: the model has no processor, the text does not say where the images stand, one cannot be opened, or a
+            transform fails.
     """
     if reader.processor is None:
         raise PromptError("images need the model's processor: open it with hl.load(module, processor=...) or from a folder "
                           "that holds one.")
-    images = [opened(one) for one in example.images]
+    images = list(opened_with(example.images, transforms))
     if example.messages is not None:
         return _chat(reader, example, images)
     text = example.text or ""
@@ -43,6 +45,24 @@ def read_with_images(reader: Reader, example: Example) -> Prompt:
     elif token is not None and not any(word in text for word in _words(reader.processor)):
         raise PromptError('its text does not say where the image stands: give a template, such as "{image} {text}".')
     return _tried(lambda: reader.read([text], images=images))
+
+
+def opened_with(images: Sequence[Any], transforms: Sequence[Transform]) -> tuple[Any, ...]:
+    """Pictures after what `transforms` make of each. Raises PromptError where one cannot be opened, or a transform fails."""
+    return tuple(transformed(opened(one), transforms, _which(one, n, len(images))) for n, one in enumerate(images))
+
+
+def untransformed(example: Example) -> None:
+    """Raises PromptError for pictures that transforms do not reach: those within turns, which the processor opens."""
+    if inline(example.messages):
+        raise PromptError("its turns bring pictures of their own, which the processor opens, so that transforms do not "
+                          "reach them: keep pictures in a column (images=…), and say {image} where they stand.")
+
+
+def _which(image: Any, n: int, count: int) -> str:
+    """What an error calls a picture."""
+    name = f" {str(image)!r}" if isinstance(image, str | Path) else f" {n + 1} of {count}" if count > 1 else ""
+    return f"its image{name}"
 
 
 def opened(image: Any) -> Any:

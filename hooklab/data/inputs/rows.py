@@ -9,15 +9,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from ...errors import PromptError, did_you_mean
 from ...jsontext import json_of
+from .loaders import is_loader, unrolled
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Names of files that a folder of images is searched for."""
+LONGEST = 2**31 - 1
+"""Characters of a field of a table; what a C long holds everywhere."""
 
 
 class Row(NamedTuple):
@@ -58,6 +62,8 @@ def rows(source: Any) -> Iterator[Row]:
         names = ", ".join(map(repr, list(source)[:8]))
         raise PromptError(f"A mapping with {names} is one row, or a data set of several splits: give [row], or one of the "
                           "splits.")
+    if is_loader(source):
+        return (Row(where, value) for where, value in unrolled(source))
     if hasattr(source, "itertuples") and hasattr(source, "columns"):
         return _frame(source)
     if not isinstance(source, Iterable):
@@ -154,7 +160,8 @@ def _csv(separator: str, path: Path) -> Iterator[Row]:
         while True:
             where = f"{path.name}, line {reader.line_num + 1}"
             try:
-                fields = next(reader, None)
+                with long_fields():
+                    fields = next(reader, None)
             except csv.Error as error:
                 raise PromptError(f"{where}: cannot be read: {error}.") from None
             except UnicodeDecodeError:
@@ -170,6 +177,16 @@ def _csv(separator: str, path: Path) -> Iterator[Row]:
                                              f"{', '.join(header)}."))
             else:
                 yield Row(where, dict(zip(header, fields, strict=True)))
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Fields of any length while a row is read: Python's own limit of 128 kB belongs to the whole process."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(where: str, fields: list[str]) -> list[str]:
@@ -197,6 +214,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _folder(path: Path) -> Iterator[Row]:
     """Images below a folder, by name; what the folder of each is called is its label."""
+    path = path.absolute()  # names of files are else taken for ones relative to this folder
     found = sorted(one for one in path.rglob("*") if one.suffix.lower() in PICTURES and one.is_file()
                    and not any(part.startswith(".") for part in one.relative_to(path).parts))
     if not found:

@@ -78,8 +78,9 @@ def examples(source: Any, *, template: str | None = None, text: str = "text", id
 
     Args:
         source: An iterable (a generator as well) of text, token ids, `Tokens`, chats, images, dictionaries or questions
-            with a `prompt`; a Hugging Face data set; a DataFrame; the path of a .jsonl, .json, .csv, .tsv, .parquet or
-            .txt file (a prompt per line); or a folder of images, with the name of each one's folder as its `label`.
+            with a `prompt`; a Hugging Face data set; a torch `DataLoader`, whose batches are taken apart; a DataFrame; the
+            path of a .jsonl, .json, .csv, .tsv, .parquet or .txt file (a prompt per line); or a folder of images, with the
+            name of each one's folder as its `label`.
         template: Text with columns in braces, such as `"{image} {caption}"`; `{{` is a brace. A list of texts is joined by
             spaces.
         text: The column of the prompt where there is no template: text, a chat or ids. Without it, `messages` and

@@ -7,7 +7,7 @@
 
 Mean, variance and covariance of batches of any size are merged by Chan, Golub & LeVeque 1979 in float64; so are those of
 several workers. Padding never enters. Further reducers: `Histogram` and `Extent` (counts), `MaxK` (peaks),
-`MeanPattern` (aligned).
+`MeanPattern` and `VariancePattern` (aligned).
 """
 
 from __future__ import annotations
@@ -152,6 +152,13 @@ def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
     return torch.tensordot(weights, rows, dims=1)
 
 
+def _divisor(sums: Sums) -> float:
+    """What a spread is divided by to be a variance. Raises RecordError with fewer than two rows."""
+    if sums.count < 2:
+        raise RecordError(f"a variance needs two rows or more, and there are {sums.count}")
+    return sums.weight - sums.squared / sums.weight
+
+
 class Variance(Mean):
     """The variance over tokens, or over the means of examples, of each number of a site.
 
@@ -164,16 +171,11 @@ class Variance(Mean):
         """The variance. Raises RecordError with fewer than two rows."""
         sums = self._summed()
         assert sums.spread is not None
-        return self._scores(sums.spread / self._divisor(sums), "variance of")
+        return self._scores(sums.spread / _divisor(sums), "variance of")
 
     def mean(self) -> Scores:
         """The mean."""
         return self._scores(self._summed().mean, "mean")
-
-    def _divisor(self, sums: Sums) -> float:
-        if sums.count < 2:
-            raise RecordError(f"a variance needs two rows or more, and there are {sums.count}")
-        return sums.weight - sums.squared / sums.weight
 
     def _spread(self, apart: Tensor, weights: Tensor) -> Tensor | None:
         return _weighted(apart * apart, weights)
@@ -191,7 +193,7 @@ class Covariance(Variance):
         """The covariance. Raises RecordError with fewer than two rows."""
         sums = self._summed()
         assert sums.spread is not None
-        return self._scores(sums.spread / self._divisor(sums), "covariance of", ("row", "column"))
+        return self._scores(sums.spread / _divisor(sums), "covariance of", ("row", "column"))
 
     def moments(self) -> Moments:
         """The same as `Moments`.

@@ -78,6 +78,15 @@ class Reducer(ABC):
         if self.at is not None and self.pos is None:
             raise RecordError(f"{self.site} has the axes {' '.join(self.axes)}: there are no positions for at={self.at!r}")
 
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Sites whose values it needs beside its own: `update(…, further={site: values})`."""
+        return ()
+
+    def of(self, model: Any) -> Self:
+        """Take from the model whose values will come what is needed of it, such as weights. Returns itself."""
+        return self
+
     def options(self) -> dict[str, Any]:
         """What it was made with, beside the site."""
         return {"axes": self._given, "at": self.at, "per": self.per}

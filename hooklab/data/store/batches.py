@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ...errors import RecordError
 
@@ -25,11 +26,14 @@ _ROUNDS = 6
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Batches:
-    """Batches [row, …] of one site, or pairs of two; a source for `hl.sae.train_sae`.
+class Batches(IterableDataset[Tensor | tuple[Tensor, ...]]):
+    """Batches [row, …] of one site, or pairs of two; a source for `hl.sae.train_sae`, or for a `DataLoader`.
 
     Gone through, it gives every row once, the last batch being smaller. Called with the number of a batch, it gives that one
     and all after it without end, each of full size: one pass over the store follows another, each in an order of its own.
+
+    `DataLoader(batches, batch_size=None, num_workers=2)` reads in other processes. Worker w of n gives batches w, w + n,
+    w + 2n …; the loader takes them in turn, so that all together come in the order in which one process gives them.
 
     Attributes:
         rows: Rows of one pass.
@@ -41,7 +45,7 @@ class Batches:
         if size < 1 or skip < 0:
             raise RecordError(f"size={size} is a whole number from 1 and skip={skip} one from 0")
         self.sites = (site,) if isinstance(site, str) else tuple(site)
-        self._store, self.size, self._seed, self._shuffle = store, size, seed, shuffle
+        self._store, self.size, self._seed, self._shuffle, self._skip = store, size, seed, shuffle, skip
         spans = [_spans(store, one, skip) for one in self.sites]
         if any(not np.array_equal(spans[0][:, 2], other[:, 2]) for other in spans[1:]):
             raise RecordError(f"{' and '.join(self.sites)} have not the same rows: no pairs can be made of them")
@@ -56,8 +60,14 @@ class Batches:
         return math.ceil(self.rows / self.size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, ...]]:
-        for start in range(0, self.rows, self.size):
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for start in range(first * self.size, self.rows, step * self.size):
             yield self._batch(np.arange(start, min(start + self.size, self.rows)))
+
+    def __reduce__(self) -> tuple[Callable[..., Batches], tuple[Any, ...]]:
+        """What another process gets: the store, opened anew there, and how to draw from it."""
+        return _again, (self._store, self.sites, self.size, self._seed, self._shuffle, self._skip, self.rows)
 
     def __call__(self, start: int) -> Iterator[Tensor | tuple[Tensor, ...]]:
         """Batch number `start` and those after it, without end."""
@@ -91,6 +101,15 @@ class Batches:
             back[order] = np.arange(len(order))
             found = [torch.cat(found).index_select(0, torch.from_numpy(back))]
         return found[0].view(dtype)
+
+
+def _again(store: Store, sites: tuple[str, ...], size: int, seed: int, shuffle: bool, skip: int, rows: int) -> Batches:
+    """The same batches of a store that was opened anew. Raises RecordError where it has other rows now."""
+    made = Batches(store, sites, size, seed, shuffle, skip)  # type: ignore[arg-type]
+    if made.rows != rows:
+        raise RecordError(f"{store.path} was changed: it has {made.rows} rows of {' and '.join(sites)} now, and had {rows} "
+                          "when these batches were made. Make them anew")
+    return made
 
 
 def permuted(places: np.ndarray, n: int, key: str) -> np.ndarray:

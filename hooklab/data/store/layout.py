@@ -120,6 +120,8 @@ def layouts(sites: Iterable[str] | Mapping[str, Any], dtype: str | torch.dtype |
         RecordError: a name cannot be used, or its axes are not known.
     """
     word = None if dtype is None else name_of(dtype)
+    if not isinstance(sites, Iterable):
+        raise RecordError(f"sites={sites!r}: they are addresses, or name -> the words of its axes")
     given = dict(sites) if isinstance(sites, Mapping) else dict.fromkeys([sites] if isinstance(sites, str) else sites)
     if not given:
         raise RecordError("a store needs at least one site")
@@ -127,6 +129,8 @@ def layouts(sites: Iterable[str] | Mapping[str, Any], dtype: str | torch.dtype |
     for name, axes in given.items():
         if not isinstance(name, str) or not name or "@" in name or name == "__metadata__" or not _encodable(name):
             raise RecordError(f"{name!r} cannot name what is stored: a name is text without @")
+        if isinstance(axes, str) or not isinstance(axes, Layout | Iterable | None):
+            raise RecordError(f"the axes of {name!r} are a list of words, such as ('pos', 'feature'), not {axes!r}")
         found = axes if isinstance(axes, Layout) else Layout(_axes(name) if axes is None else tuple(axes))
         found = found if found.dtype else replace(found, dtype=word)
         made[name] = found if found.chosen is not None else replace(found, chosen=found.dtype is not None)

@@ -6,7 +6,7 @@ examples are. A store that is still being written can be read: it holds what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import RecordError, did_you_mean
-from . import export, keeping, query, show
+from . import export, keeping, query, show, sparse, travel
 from . import manifest as files
 from .batches import Batches
 from .compare import compare_stores
@@ -25,7 +25,8 @@ from .layout import Layout
 from .reread import tokens_with
 from .shard import Shard
 from .show import Numbers
-from .stats import Stats, stats
+from .sitename import is_address, site_name
+from .stats import Stats, bytes_of, stats
 from .values import Values, at
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class Store:
         made._chosen = chosen if self._chosen is None else self._chosen[chosen]
         return made
 
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Any, ...]]:
+        """A copy, or what another process gets: its path and selection, opened anew; see `travel`."""
+        return travel.parted(self)
+
     @cached_property
     def places(self) -> np.ndarray:
         """int64 [example, (shard, number in it)]."""
@@ -87,11 +92,17 @@ class Store:
             self._indexes[number] = Index(files.index_path(self.path, self.manifest.shards[number].name))
         return self._indexes[number]
 
+    def _name(self, site: str) -> str:
+        """The name under which a site is stored, of any address that is one site. Raises RecordError for several."""
+        return str(site_name(site, self.manifest.sites, self.manifest.about))
+
     def layout(self, site: str) -> Layout:
         """Axes, sizes and type of a site. Raises RecordError where there is none of that name."""
-        if site not in self.manifest.sites:
-            raise RecordError(f"{self.path} has no {site}.{did_you_mean(site, self.manifest.sites)} It has "
-                              f"{', '.join(self.manifest.sites)}")
+        if not isinstance(site, str):
+            raise RecordError(f"a site is named by text, not by {site!r}: {self.path} has {', '.join(self.manifest.sites)}")
+        if (site := self._name(site)) not in self.manifest.sites:
+            near = "" if is_address(site) else did_you_mean(site, self.manifest.sites)  # another layer is no misspelling
+            raise RecordError(f"{self.path} has no {site}.{near} It has {', '.join(self.manifest.sites)}")
         return self.manifest.sites[site]
 
     def _column(self, pick: Callable[[Index], list[Any]]) -> list[Any]:
@@ -137,7 +148,7 @@ class Store:
             RecordError: the store was made with another model, or does not hold what this needs; see `reread`.
             SiteError: the store lacks the site.
         """
-        return tokens_with(self, site, model)
+        return tokens_with(self, self._name(site), model)
 
     def row(self, example: int | str) -> dict[str, Any]:
         """The metadata of one example."""
@@ -148,7 +159,7 @@ class Store:
         return sum(one.examples for one in self.manifest.shards) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, site: str) -> Values:
-        return Values(self, site)
+        return Values(self, self._name(site) if isinstance(site, str) else site)
 
     def site(self, site: str, examples: Any = None, positions: str | int | Sequence[int] | None = None) -> Any:
         """Values of a site, of some examples, at some positions.
@@ -163,20 +174,33 @@ class Store:
             for several positions in place of `pos`; that axis stands where it stands in one example.
 
         Raises:
-            PositionError: an example has no such position, or it was not stored.
+            PositionError: it is no position, an example has no such one, or it was not stored.
             RecordError: there is no such site or example.
         """
+        if not isinstance(examples, slice | Iterable | None):
+            examples = query.number(self, examples)  # which refuses what is none
         return at(self[site], query.numbers(self, examples), positions)
+
+    def dense(self, site: str, example: int | str) -> Tensor:
+        """A pattern [head query_pos key_pos] of which the strongest keys were stored (`strongest=` of `hl.extract`).
+
+        Zero where nothing was stored; with the queries that were stored. A site that was stored whole comes as it is.
+
+        Raises:
+            RecordError: there is no such example, or neither was stored.
+        """
+        return sparse.dense(self, self._name(site), example)
 
     def where(self, test: Callable[[Mapping[str, Any]], bool] | None = None, **wanted: Any) -> Store:
         """The examples whose metadata is as wanted, as a store of their own that reads the same files.
 
         Args:
             test: Called with the metadata of each example, `id` and `n_tokens` among it.
-            wanted: Key = a value; a set or range of values; a compiled pattern to be found in it; or a function of it.
+            wanted: Key = a value; several of which it is one (a list, set, range, array or Series); a compiled pattern to be
+                found in it; or a function of it. Where ids are numbers, `id=` takes them as such.
 
         Raises:
-            RecordError: no example has such a key.
+            RecordError: no example has such a key, or none has a value of the type that is wanted.
         """
         return self._selection(query.matching(self, test, wanted))
 
@@ -193,7 +217,8 @@ class Store:
         Raises:
             RecordError: the site has no rows to draw.
         """
-        return Batches(self, site, size, seed, shuffle, skip)
+        named = self._name(site) if isinstance(site, str) else tuple(map(self._name, site))
+        return Batches(self, named, size, seed, shuffle, skip)  # type: ignore[arg-type]  # it counts them
 
     @property
     def whole(self) -> bool:
@@ -209,6 +234,16 @@ class Store:
     def stats(self) -> Stats:
         """How much there is."""
         return stats(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its values, of the examples meant; ids, tokens and metadata are not among them."""
+        return sum(bytes_of(self, site) for site in self.manifest.sites)
+
+    def tree(self) -> dict[str, tuple[int | None, ...]]:
+        """Site -> (examples, …the size of each axis); None where examples differ, or there is none yet."""
+        return {site: (len(self), *(layout.sizes or (None,) * len(layout.axes)))
+                for site, layout in self.manifest.sites.items()}
 
     def verify(self) -> tuple[Damage, ...]:
         """Every file against its checksum; what is damaged, by shard and tensor. Empty when all is well."""
@@ -259,25 +294,25 @@ class Store:
 
     def to_numpy(self, site: str) -> dict[str, np.ndarray]:
         """`values`, `offsets`, `ids` and the like of a site as arrays; see `export.to_numpy`."""
-        return export.to_numpy(self, site)
+        return export.to_numpy(self, self._name(site))
 
     def to_xarray(self, site: str) -> Any:
         """A DataArray of a site with a row per position, labelled by example and position."""
-        return export.to_xarray(self, site)
+        return export.to_xarray(self, self._name(site))
 
     def to_zarr(self, site: str, out: str | Path) -> Path:
         """The same arrays as `to_numpy` in a zarr group."""
-        return export.to_zarr(self, site, out)
+        return export.to_zarr(self, self._name(site), out)
 
     def to_datasets(self, *sites: str) -> Any:
         """A Hugging Face Dataset with a row per example."""
-        return export.to_datasets(self, sites)
+        return export.to_datasets(self, tuple(map(self._name, sites)))
 
     def summary(self) -> dict[str, Numbers]:
         """Site -> mean, spread, extremes and length of its values."""
         return show.summary(self)
 
-    def compare(self, other: Store, align: str = "last", metric: str = "cosine", **more: Any) -> Scores:
+    def compare(self, other: Store | str | Path, align: str = "last", metric: str = "cosine", **more: Any) -> Scores:
         """How alike the values of two stores or examples are; see `compare.compare_stores`."""
         return compare_stores(self, other, align, metric, **more)
 
@@ -294,4 +329,6 @@ def open_store(path: str | Path) -> Store:
     Raises:
         RecordError: there is no store, its manifest was damaged, or a newer version of hooklab wrote it.
     """
+    if not isinstance(path, str | Path):
+        raise RecordError(f"a store is opened by the name of its folder, not by {path!r}")
     return Store(path)

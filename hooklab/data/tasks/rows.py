@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ...errors import RecordError
 from ...jsontext import json_of
+from ..inputs.rows import long_fields
 
 HUB = "hub:"
 SHOWN = 5
@@ -47,7 +48,8 @@ def csv_rows(path: Path, columns: tuple[str, ...], name: str, **source: Any) -> 
     while True:
         line = reader.line_num + 1
         try:
-            fields = next(reader)
+            with long_fields():
+                fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
