@@ -20,6 +20,19 @@ def json_of(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_unique)
 
 
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can write a text, which it cannot where half a character stands by itself.
+
+    >>> encodable("é"), encodable("\\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -161,6 +161,18 @@ def test_clipped_values_are_those_that_attention_goes_on_with(kind, config, opti
         assert table.sum("direct_effect") == pytest.approx(float(logits[17] - logits[23]), abs=2e-3)
 
 
+def test_where_a_norm_stands_before_the_clip_values_alone_are_clipped_behind_their_projection():
+    hf = made("OlmoeForCausalLM", "OlmoeConfig", num_experts=4, num_experts_per_tok=2, clip_qkv=0.3, **SIZES)
+    with hl.load(hf) as model:
+        assert not {"q", "k", "v"} & set(model.interleaver.refused)
+        acts = model.capture(IDS, ["L1.q", "L1.rot_q", "L1.v", "L1.pattern", "L1.z"], full=True)
+        assert float(acts["L1.v"].abs().max()) == pytest.approx(0.3) and float(acts["L1.q"].abs().max()) > 0.3
+        assert float(acts["L1.rot_q"].norm(dim=-1).max()) <= 0.3 * model.facts.d_head ** 0.5 + 1e-5
+        v = acts["L1.v"].repeat_interleave(model.facts.n_heads // model.facts.n_kv_heads, 2)
+        z = torch.einsum("bhqk,bkhd->bqhd", acts["L1.pattern"], v)
+        torch.testing.assert_close(z, acts["L1.z"], rtol=1e-4, atol=1e-5)
+
+
 # Rotations that lengthen -------------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 from .. import html
-from ..records.finding import chosen, moment
+from ..records.finding import Listed, chosen, moment
 from ..records.lines import text_table
 from ..records.scores import _optional
 from .digest import fingerprint, is_model
@@ -23,33 +23,13 @@ STATUSES = ("finished", "failed", "interrupted", "running", "killed", "unknown")
 
 
 @dataclass(frozen=True, repr=False)
-class Records(Sequence[Record]):
+class Records(Listed[Record]):
     """Runs in the order in which they began.
 
     Attributes:
         items: The runs.
         whole: The list that they were chosen from: a name that stands there is no unknown one.
     """
-
-    items: tuple[Record, ...] = ()
-    whole: tuple[Record, ...] = field(default=(), compare=False)
-
-    def __post_init__(self) -> None:
-        """A list that was chosen from none is whole itself."""
-        object.__setattr__(self, "whole", self.whole or self.items)
-
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-    @overload
-    def __getitem__(self, at: slice) -> Records: ...
-    def __getitem__(self, at: int | slice) -> Record | Records:
-        return Records(self.items[at], self.whole) if isinstance(at, slice) else self.items[at]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.items)
 
     def where(self, test: Callable[[Record], bool] | None = None, *, status: Any = None, experiment: Any = None,
               model: Any = None, tag: Any = None, after: Any = None, before: Any = None, inputs: Any = None,

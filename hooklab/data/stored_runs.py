@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from .. import html
 from ..errors import RecordError, did_you_mean
-from ..records.finding import chosen, moment
+from ..records.finding import Listed, chosen, moment
 from ..records.lines import text_table
 from ..records.scores import _optional
 from ..records.shelf import Entry, places
@@ -23,7 +23,7 @@ MOST_TEXT = 60
 
 
 @dataclass(frozen=True, repr=False)
-class StoredRuns(Sequence[Entry]):
+class StoredRuns(Listed[Entry]):
     """Stored runs in the order in which they were made.
 
     Attributes:
@@ -31,27 +31,12 @@ class StoredRuns(Sequence[Entry]):
         whole: The list that they were chosen from: a name that stands there is no unknown one.
     """
 
-    items: tuple[Entry, ...] = ()
-    whole: tuple[Entry, ...] = field(default=(), compare=False)
-
-    def __post_init__(self) -> None:
-        """A list that was chosen from none is whole itself."""
-        object.__setattr__(self, "whole", self.whole or self.items)
-
     @overload
     def __getitem__(self, at: int | str) -> Entry: ...
     @overload
-    def __getitem__(self, at: slice) -> StoredRuns: ...
-    def __getitem__(self, at: int | str | slice) -> Entry | StoredRuns:
-        if isinstance(at, slice):
-            return StoredRuns(self.items[at], self.whole)
-        return self._called(at) if isinstance(at, str) else self.items[at]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.items)
+    def __getitem__(self, at: slice) -> Self: ...
+    def __getitem__(self, at: int | str | slice) -> Entry | Self:
+        return self._called(at) if isinstance(at, str) else super().__getitem__(at)
 
     def _called(self, name: str) -> Entry:
         for one in self.items:

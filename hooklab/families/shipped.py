@@ -37,8 +37,10 @@ TABLES: tuple[Family, ...] = (
     *(replace(LLAMA, name=name) for name in ("mistral", "ministral", "ministral3", "qwen2", "qwen3", "smollm3", "seed_oss",
                                              "ernie4_5", "internlm3", "helium", "cwm", "hunyuan_v1_dense")),
     *(replace(LLAMA, name=name, **NO_DENSE) for name in (
-        "mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe", "olmoe", "ernie4_5_moe", "hunyuan_v1_moe", "glm4_moe", "minimax_m2",
+        "mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe", "ernie4_5_moe", "hunyuan_v1_moe", "glm4_moe", "minimax_m2",
         "mellum", "exaone_moe", "solar_open")),
+    # OLMoE clips queries and keys too, but behind a norm that stands between them and their projection.
+    replace(LLAMA, name="olmoe", clips=dict(v="clip_qkv"), **NO_DENSE),
     replace(LLAMA, name="granite", **SCALED),
     replace(LLAMA, name="granitemoe", mlp="block_sparse_moe", **NO_DENSE, **SCALED),
     *(replace(LLAMA, name=name, ln2=None, norm="layer", factors=dict(logits="logit_scale"), **IN_PARALLEL)
@@ -55,7 +57,7 @@ TABLES: tuple[Family, ...] = (
     replace(LLAMA, name="gemma2", **SANDWICH),
     replace(LLAMA, name="gemma3_text", **SANDWICH),
     replace(LLAMA, name="vaultgemma", ln2="pre_feedforward_layernorm", norm="rms1p"),
-    replace(LLAMA, name="olmo", norm="layer"),
+    replace(LLAMA, name="olmo", norm="layer", clips=dict.fromkeys("qkv", "clip_qkv")),
     *(replace(LLAMA, name=name, **AFTER) for name in ("olmo2", "olmo3", "exaone4")),
     replace(LLAMA, name="flex_olmo", **AFTER, **NO_DENSE),
     replace(LLAMA, name="persimmon", ln_final="final_layernorm", qkv="self_attn.query_key_value", packing="per_head",
@@ -75,7 +77,7 @@ TABLES: tuple[Family, ...] = (
                      (lambda c: not c.multi_query, dict(packing="per_head")))),
     Family("mpt", blocks="blocks", embed="wte", ln_final="norm_f", ln1="norm_1", ln2="norm_2", attn="attn", qkv="attn.Wqkv",
            o="attn.out_proj", mlp="ffn", gate="ffn.up_proj", up=None, down="ffn.down_proj", norm="layer",
-           attention="inline", rotary=False, **FUSED),
+           attention="inline", rotary=False, clips=dict.fromkeys("qkv", "attn_config.clip_qkv"), **FUSED),
     Family("gpt_neo", blocks="h", embed="wte", pos_embed="wpe", ln_final="ln_f", ln1="ln_1", ln2="ln_2",
            attn="attn.attention", q="attn.attention.q_proj", k="attn.attention.k_proj", v="attn.attention.v_proj",
            o="attn.attention.out_proj", gate="mlp.c_fc", up=None, down="mlp.c_proj", norm="layer",

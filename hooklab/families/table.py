@@ -54,6 +54,8 @@ class Family:
         factors: Site -> the config's number by which the block, or the model, multiplies what the site's module gives on its
             way into the stream, or into the logits; with `/` in front, by which it is divided. Sites `embed`, `attn_out`,
             `mlp_out`, `logits`.
+        clips: Site -> where the config says between what number and its negative the model keeps queries, keys or values,
+            right behind their projection: `"clip_qkv"`. Sites `q`, `k`, `v`.
         never: Path, from the base model, to the ids of tokens that the model never predicts: their logits are the lowest.
         variants: Pairs (condition on the config, changes): every one that holds is applied.
         why: Reasons for sites that this architecture lacks, where the usual reason does not fit.
@@ -91,6 +93,7 @@ class Family:
     restarts: bool = False
     head_layers: bool = False
     factors: dict[str, str] = field(default_factory=dict)
+    clips: dict[str, str] = field(default_factory=dict)
     never: str | None = None
     variants: tuple[tuple[Callable[[Any], bool], dict[str, Any]], ...] = ()
     why: dict[str, str] = field(default_factory=dict)

@@ -270,15 +270,8 @@ class Layout:
         else:
             part = ports.fused_part(site, table.packing, facts.n_heads, facts.n_kv_heads, facts.d_head)
             made = self._make(site, layer, self.role(layer, "qkv"), "output", part)
-        limit = self._clip(site, layer)
-        return made if limit is None else replace(made, take=ports.clipped(made.take, limit))
-
-    def _clip(self, site: str, layer: int) -> float | None:
-        """What the model keeps queries, keys and values within, right behind their projection."""
-        config = self.config
-        limit = getattr(config, "clip_qkv", None) or getattr(getattr(config, "attn_config", None), "clip_qkv", None)
-        normed = site != "v" and hasattr(self.role(layer, "attn"), "q_norm")  # it is kept within that behind the norm
-        return None if not limit or normed else float(limit)
+        limit = attrgetter(table.clips[site])(self.config) if site in table.clips else None
+        return replace(made, take=ports.clipped(made.take, float(limit))) if limit else made
 
     def _inner_port(self, site: str, layer: int) -> Port:
         if site in ("scores", "pattern"):

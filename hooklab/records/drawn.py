@@ -8,6 +8,7 @@ A result that a view draws by itself is `Viewed`: the same by that view.
 from __future__ import annotations
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,7 +31,7 @@ LONG = 200
 CUT = 60
 
 
-class Drawn:
+class Drawn(ABC):
     """A result that is made of Scores and numbers. A dataclass that is one says `repr=False`.
 
     >>> from dataclasses import dataclass
@@ -50,9 +51,9 @@ class Drawn:
     LINES: ClassVar[tuple[str, ...]] = ()
     """The parts of two axes that are drawn as lines, not as a map."""
 
+    @abstractmethod
     def pictures(self) -> Mapping[str, Part]:
         """What it is made of, in the order in which it is drawn; what is None, or has no entries, is left out."""
-        raise NotImplementedError
 
     def show(self, *, title: str = "") -> Board:
         """A live view of every part, under each other, with the numbers above; a part that is too much for one is a picture.

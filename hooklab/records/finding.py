@@ -9,16 +9,47 @@ without any run has no names to compare with, and gives none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from numbers import Real
-from typing import Any
+from typing import Any, Self, TypeVar, overload
 
 from ..errors import RecordError, did_you_mean
 
+Item = TypeVar("Item")
 SHORTEST = 4
 """Characters of a fingerprint that are enough to ask for it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Listed(Sequence[Item]):
+    """A list that knows the one that it was chosen from.
+
+    Attributes:
+        items: What is in it.
+        whole: The list that they were chosen from: a name that stands there is no unknown one.
+    """
+
+    items: tuple[Item, ...] = ()
+    whole: tuple[Item, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        """A list that was chosen from none is whole itself."""
+        object.__setattr__(self, "whole", self.whole or self.items)
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> Self: ...
+    def __getitem__(self, at: int | slice) -> Item | Self:
+        return type(self)(self.items[at], self.whole) if isinstance(at, slice) else self.items[at]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
 
 
 @dataclass(frozen=True)

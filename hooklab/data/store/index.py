@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RecordError
+from ...jsontext import encodable
 
 RESERVED = ("id", "n_tokens", "tokens")
 _JSON = {b"hooklab": b"json"}
@@ -53,12 +54,12 @@ def row(example: Any, tokens: Any, metadata: Mapping[str, Any] | None) -> Row:
     ids = None if tokens is None else _ids(tokens)
     kept = {}
     for key, value in (metadata or {}).items():
-        if not isinstance(key, str) or key in RESERVED or not key or not _encodable(key):
+        if not isinstance(key, str) or key in RESERVED or not key or not encodable(key):
             raise RecordError(f"metadata cannot have the key {key!r}" + (": the index has a column of that name"
                                                                         if key in RESERVED else ""))
         if (found := plain(value, f"metadata {key!r} of example {example!r}")) is not None:
             kept[key] = found
-    if not _encodable(str(example)):
+    if not encodable(str(example)):
         raise RecordError(f"the id {example!r} is no valid text")
     return Row(str(example), ids, kept)
 
@@ -135,16 +136,8 @@ def _column(pa: Any, key: str, values: list[Any]) -> tuple[Any, Any]:
 
 def _fits(value: Any) -> bool:
     if isinstance(value, str):
-        return _encodable(value)
+        return encodable(value)
     return not (isinstance(value, int) and not isinstance(value, bool)) or -(1 << 63) <= value < 1 << 63
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Index:

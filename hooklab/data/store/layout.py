@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...address import parse
 from ...errors import HooklabError, RecordError, did_you_mean
+from ...jsontext import encodable
 from ...sites import SITES
 
 RAGGED = ("pos", "query_pos", "key_pos", "step")
@@ -127,7 +128,7 @@ def layouts(sites: Iterable[str] | Mapping[str, Any], dtype: str | torch.dtype |
         raise RecordError("a store needs at least one site")
     made = {}
     for name, axes in given.items():
-        if not isinstance(name, str) or not name or "@" in name or name == "__metadata__" or not _encodable(name):
+        if not isinstance(name, str) or not name or "@" in name or name == "__metadata__" or not encodable(name):
             raise RecordError(f"{name!r} cannot name what is stored: a name is text without @")
         if isinstance(axes, str) or not isinstance(axes, Layout | Iterable | None):
             raise RecordError(f"the axes of {name!r} are a list of words, such as ('pos', 'feature'), not {axes!r}")
@@ -236,11 +237,3 @@ def _converted(site: str, value: Tensor, kept: Tensor) -> Tensor:
 
 def _shape(layout: Layout, shape: tuple[int, ...]) -> str:
     return " · ".join(f"{axis} {n}" for axis, n in zip(layout.axes, shape, strict=True)) or "one number"
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
