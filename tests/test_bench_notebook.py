@@ -92,8 +92,9 @@ def test_mlflow_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
         Bench(tmp_path / "b").export_mlflow("sqlite:///x.db")
 
 
-def test_runs_are_copied_to_mlflow_once(tmp_path):
+def test_runs_are_copied_to_mlflow_once(tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason="MLflow is optional")
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the files of a local database
     pytest.importorskip("sqlalchemy", reason="a local MLflow database needs it")
     from mlflow.tracking import MlflowClient
 
